@@ -1,0 +1,19 @@
+//! The pipelines and alerts that ship with the binary, for a machine that has no copy of the folders.
+//!
+//! Invariant: the same files as in `pipelines/` and `alerts/`; a test compares the lists.
+
+/// File name and text of every shipped pipeline.
+pub const PIPELINES: [(&str, &str); 5] = [
+    ("pipelines/audience_1m.sql", include_str!("../pipelines/audience_1m.sql")),
+    ("pipelines/cdn_1m.sql", include_str!("../pipelines/cdn_1m.sql")),
+    ("pipelines/errors_1m.sql", include_str!("../pipelines/errors_1m.sql")),
+    ("pipelines/playback_1m.sql", include_str!("../pipelines/playback_1m.sql")),
+    ("pipelines/startup_by_pop_1m.sql", include_str!("../pipelines/startup_by_pop_1m.sql")),
+];
+
+/// File name and text of every shipped alert file.
+pub const ALERTS: [(&str, &str); 3] = [
+    ("alerts/cdn_latency.yaml", include_str!("../alerts/cdn_latency.yaml")),
+    ("alerts/isp_rebuffering.yaml", include_str!("../alerts/isp_rebuffering.yaml")),
+    ("alerts/playback_errors.yaml", include_str!("../alerts/playback_errors.yaml")),
+];

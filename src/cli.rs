@@ -1,0 +1,381 @@
+//! The commands. Each prints for people by default and JSON with `--json`.
+//!
+//! Exit codes: 0 done, 64 usage or settings, 1 failure.
+
+use std::ffi::OsString;
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::clock::SystemClock;
+use crate::config::{self, Config};
+use crate::daemon::{self, Complaints, Progress, Summary};
+use crate::ingest::Counts;
+use crate::lake::Lake;
+use crate::simulate::Simulation;
+use crate::{rollup, sql, telemetry};
+
+const EXIT_USAGE: u8 = 64;
+const EXIT_FAILURE: u8 = 1;
+
+#[derive(Parser)]
+#[command(name = "playhead", version, about = "Streaming-video QoS/QoE analytics: player events and CDN logs in; Delta tables, exact metrics and alerts out.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Settings that every command takes.
+#[derive(Args)]
+struct SettingsArgs {
+    /// Settings file; a later one overrides an earlier one.
+    #[arg(long = "settings", value_name = "FILE", global = true)]
+    settings: Vec<PathBuf>,
+    /// Folder of the tables, instead of `data` in the settings.
+    #[arg(long, value_name = "FOLDER", global = true)]
+    data: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Read files or folders once, to the end, into the lake.
+    #[command(after_help = "Example:\n  playhead ingest tests/sample --data ./lake")]
+    Ingest {
+        #[arg(required = true, value_name = "FILE|FOLDER")]
+        paths: Vec<PathBuf>,
+        /// Format of all of them, instead of looking: reference, cloudfront_v1, cdn_json.
+        #[arg(long)]
+        format: Option<String>,
+        /// Print the summary as JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        settings: SettingsArgs,
+    },
+    /// Follow the sources of the settings until stopped.
+    #[command(after_help = "Example:\n  playhead run --settings playhead.yaml")]
+    Run {
+        #[command(flatten)]
+        settings: SettingsArgs,
+    },
+    /// Ask the lake: SELECT over bronze, silver, gold and ops.
+    #[command(after_help = "Example:\n  playhead sql \"SELECT window_start, sum(attempts) FROM gold.playback_1m GROUP BY 1 ORDER BY 1\"")]
+    Sql {
+        query: String,
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        format: Output,
+        /// The same as --format json.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        settings: SettingsArgs,
+    },
+    /// Read settings, pipelines and alerts, and say what is wrong with them.
+    #[command(after_help = "Example:\n  playhead check --settings playhead.yaml")]
+    Check {
+        /// Print the result as JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        settings: SettingsArgs,
+    },
+    /// Print every setting with its default and what it does.
+    #[command(after_help = "Example:\n  playhead settings > playhead.yaml")]
+    Settings,
+    /// Print the contract of the tables: columns, types, units.
+    #[command(after_help = "Example:\n  playhead tables > docs/tables.md")]
+    Tables {
+        #[command(flatten)]
+        settings: SettingsArgs,
+    },
+    /// Write a simulated audience: player events, CDN log and a truth file, from a seed.
+    #[command(after_help = "Example:\n  playhead simulate ./incoming --sessions 1000 --seed 7 --incident")]
+    Simulate {
+        /// Folder for player.ndjson, cdn.tsv and truth.json.
+        folder: PathBuf,
+        #[arg(long, default_value_t = 1000)]
+        sessions: u32,
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Start of the span, epoch seconds.
+        #[arg(long, default_value_t = 1_767_225_600)]
+        start: i64,
+        /// Length of the span, minutes.
+        #[arg(long, default_value_t = 60)]
+        minutes: i64,
+        /// Plant an ISP, a device and a POP incident.
+        #[arg(long)]
+        incident: bool,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Table,
+    Csv,
+    Json,
+}
+
+/// Runs one command line and gives the exit code.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are answers, not errors.
+            let code = if error.use_stderr() { EXIT_USAGE } else { 0 };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("playhead: cannot start: {error}");
+            return ExitCode::from(EXIT_FAILURE);
+        }
+    };
+    match runtime.block_on(dispatch(cli.command)) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("playhead: {}", daemon::explain(&error));
+            ExitCode::from(if daemon::is_usage(&error) { EXIT_USAGE } else { EXIT_FAILURE })
+        }
+    }
+}
+
+async fn dispatch(command: Command) -> anyhow::Result<u8> {
+    match command {
+        Command::Ingest { paths, format, json, settings } => ingest(&settings, &paths, format.as_deref(), json).await,
+        Command::Run { settings } => follow(&settings).await,
+        Command::Sql { query, format, json, settings } => {
+            ask(&settings, &query, if json { Output::Json } else { format }).await
+        }
+        Command::Check { json, settings } => check(&settings, json).await,
+        Command::Settings => {
+            print!("{}", config::REFERENCE);
+            Ok(0)
+        }
+        Command::Tables { settings } => tables(&settings).await,
+        Command::Simulate { folder, sessions, seed, start, minutes, incident } => {
+            let simulation = Simulation { seed, sessions, start_ms: start * 1000, span_ms: minutes * 60_000, incident };
+            simulate(&folder, &simulation)
+        }
+    }
+}
+
+/// The settings files, with what the command line overrides on top.
+fn load(settings: &SettingsArgs, overrides: &str) -> Result<Config, Complaints> {
+    let mut texts = Vec::new();
+    let mut complaints = Vec::new();
+    for path in &settings.settings {
+        match std::fs::read_to_string(path) {
+            Ok(text) => texts.push((path.display().to_string(), text)),
+            Err(error) => complaints.push(format!("cannot read the settings file {}: {error}; check its name", path.display())),
+        }
+    }
+    if !complaints.is_empty() {
+        return Err(Complaints(complaints));
+    }
+    let mut command_line = overrides.to_string();
+    if let Some(data) = &settings.data {
+        command_line.push_str(&format!("data: {}\n", serde_json::Value::from(data.display().to_string())));
+    }
+    if !command_line.is_empty() {
+        texts.push(("command line".to_string(), command_line));
+    }
+    config::parse(&texts, &config::process_env, &|path| path.is_dir())
+        .map_err(|complaints| Complaints(complaints.iter().map(ToString::to_string).collect()))
+}
+
+async fn ingest(settings: &SettingsArgs, paths: &[PathBuf], format: Option<&str>, json: bool) -> anyhow::Result<u8> {
+    let format = format.unwrap_or("auto");
+    let mut overrides = "sources:\n".to_string();
+    for path in paths {
+        overrides.push_str(&format!("  - {{path: {}, format: {format}}}\n", serde_json::Value::from(path.display().to_string())));
+    }
+    let config = load(settings, &overrides)?;
+    telemetry::start(&config.log);
+    let mut progress = Bar::new(json);
+    let summary = daemon::ingest_once(&config, Arc::new(SystemClock), &mut progress).await?;
+    progress.finish();
+    if json {
+        println!("{}", serde_json::to_string(&summary)?);
+    } else {
+        print!("{}", told(&summary, &config));
+    }
+    Ok(if summary.unreadable.is_empty() { 0 } else { EXIT_FAILURE })
+}
+
+fn told(summary: &Summary, config: &Config) -> String {
+    let Counts { received, stored, duplicates, rejected } = summary.counts;
+    let rate = received as f64 / summary.seconds.max(0.001);
+    let mut text = format!(
+        "received {received} = stored {stored} + duplicates {duplicates} + rejected {rejected}\n\
+         {} files, {} epochs, {} window minutes in gold, {} open sessions, {:.1} s, {rate:.0} records/s\n",
+        summary.files, summary.epochs, summary.gold_windows, summary.open_sessions, summary.seconds,
+    );
+    if rejected > 0 {
+        text.push_str("why records were rejected: playhead sql \"SELECT reason, detail, source_partition, source_offset FROM silver.rejects\"\n");
+    }
+    if summary.alerts_undelivered > 0 {
+        text.push_str(&format!("{} alert messages wait in ops.alert_events for a target that is away\n", summary.alerts_undelivered));
+    }
+    for unreadable in &summary.unreadable {
+        text.push_str(&format!("not read: {unreadable}\n"));
+    }
+    text.push_str(&format!("the tables are in {}; ask them with `playhead sql --data {}`\n", config.data.display(), config.data.display()));
+    text
+}
+
+/// A bar on a terminal, plain lines otherwise, nothing beside JSON.
+struct Bar {
+    bar: Option<ProgressBar>,
+    plain: bool,
+}
+
+impl Bar {
+    fn new(quiet: bool) -> Bar {
+        let on_terminal = std::io::stderr().is_terminal();
+        Bar { bar: (on_terminal && !quiet).then(|| ProgressBar::new(0)), plain: !on_terminal && !quiet }
+    }
+
+    fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Progress for Bar {
+    fn epoch(&mut self, total: Counts, bytes_done: u64, bytes_all: u64) {
+        if let Some(bar) = &self.bar {
+            if let Ok(style) = ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes} {msg}") {
+                bar.set_style(style);
+            }
+            bar.set_length(bytes_all);
+            bar.set_position(bytes_done);
+            bar.set_message(format!("{} records", total.received));
+        }
+        if self.plain {
+            eprintln!(
+                "{} received, {} stored, {} duplicates, {} rejected",
+                total.received, total.stored, total.duplicates, total.rejected
+            );
+        }
+    }
+}
+
+async fn follow(settings: &SettingsArgs) -> anyhow::Result<u8> {
+    let config = load(settings, "")?;
+    telemetry::start(&config.log);
+    let (tell, stop) = tokio::sync::watch::channel(false);
+    tokio::spawn(async move {
+        stop_signal().await;
+        // Nobody listens any more only when the daemon has ended by itself.
+        let _ = tell.send(true);
+    });
+    daemon::follow(&config, Arc::new(SystemClock), stop).await?;
+    Ok(0)
+}
+
+async fn stop_signal() {
+    #[cfg(unix)]
+    if let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+        return;
+    }
+    let _ = tokio::signal::ctrl_c().await;
+}
+
+async fn ask(settings: &SettingsArgs, query: &str, output: Output) -> anyhow::Result<u8> {
+    let config = load(settings, "")?;
+    telemetry::start(&config.log);
+    let pipelines = daemon::pipelines(&config)?;
+    let lake = Lake::open_read_only(&config.data).await?;
+    let limits = daemon::query_limits(&config);
+    let pipelines = rollup::open_windows(&lake, pipelines).await?;
+    let context = sql::open(&lake, &pipelines, limits).await?;
+    let (schema, batches) = sql::query(&context, query, limits).await?;
+    let mut out = std::io::stdout().lock();
+    match output {
+        Output::Table => {
+            let batches = if batches.is_empty() { vec![arrow::array::RecordBatch::new_empty(schema)] } else { batches };
+            writeln!(out, "{}", arrow::util::pretty::pretty_format_batches(&batches)?)?;
+        }
+        Output::Csv => {
+            let mut writer = arrow::csv::WriterBuilder::new().with_header(true).build(&mut out);
+            if batches.is_empty() {
+                writer.write(&arrow::array::RecordBatch::new_empty(schema))?;
+            }
+            for batch in &batches {
+                writer.write(batch)?;
+            }
+        }
+        Output::Json => {
+            let mut writer = arrow::json::WriterBuilder::new().with_explicit_nulls(true).build::<_, arrow::json::writer::JsonArray>(&mut out);
+            writer.write_batches(&batches.iter().collect::<Vec<_>>())?;
+            writer.finish()?;
+            drop(writer);
+            writeln!(out)?;
+        }
+    }
+    Ok(0)
+}
+
+async fn check(settings: &SettingsArgs, json: bool) -> anyhow::Result<u8> {
+    let found = complaints(settings).await;
+    if json {
+        println!("{}", serde_json::json!({"ok": found.is_empty(), "complaints": found}));
+    } else if found.is_empty() {
+        println!("settings, pipelines and alerts are in order");
+    } else {
+        for complaint in &found {
+            eprintln!("{complaint}");
+        }
+        eprintln!("{} to mend", found.len());
+    }
+    Ok(if found.is_empty() { 0 } else { EXIT_USAGE })
+}
+
+/// Everything that is wrong, in the order in which it must be mended.
+async fn complaints(settings: &SettingsArgs) -> Vec<String> {
+    match checked(settings).await {
+        Ok(()) => Vec::new(),
+        Err(Complaints(list)) => list,
+    }
+}
+
+async fn checked(settings: &SettingsArgs) -> Result<(), Complaints> {
+    let config = load(settings, "")?;
+    let specs = daemon::gold_specs(&daemon::pipelines(&config)?).await?;
+    daemon::rules(&config, &specs).await?;
+    Ok(())
+}
+
+async fn tables(settings: &SettingsArgs) -> anyhow::Result<u8> {
+    let config = load(settings, "")?;
+    let pipelines = daemon::pipelines(&config)?;
+    let specs = daemon::gold_specs(&pipelines).await?;
+    print!("{}", crate::contract::tables_markdown(&specs));
+    Ok(0)
+}
+
+fn simulate(folder: &PathBuf, simulation: &Simulation) -> anyhow::Result<u8> {
+    std::fs::create_dir_all(folder)?;
+    let create = |name: &str| std::fs::File::create(folder.join(name)).map(std::io::BufWriter::new);
+    let mut player = create("player.ndjson")?;
+    let mut cdn = create("cdn.tsv")?;
+    let truth = simulation.run(&mut player, &mut cdn)?;
+    player.flush()?;
+    cdn.flush()?;
+    std::fs::write(folder.join("truth.json"), serde_json::to_string_pretty(&truth)?)?;
+    println!("{} player events and {} CDN requests of {} sessions in {}", truth.events, truth.cdn_requests, truth.sessions, folder.display());
+    Ok(0)
+}

@@ -1,0 +1,60 @@
+//! The contract of the tables as a page: `docs/tables.md`, printed by `playhead tables`.
+//!
+//! Made from the same lists that make the tables; a test compares the page in the repository.
+
+use std::fmt::Write;
+
+use arrow::datatypes::DataType;
+
+use crate::lake::tables::{TableSpec, WINDOWED_VIEWS, fixed_tables};
+
+const HEAD: &str = "# Tables
+
+Made by `playhead tables`; do not edit. Every table is a Delta table below the data folder
+(`bronze.player_events` in `bronze/player_events`), partitioned by `event_date` and sorted inside a
+file. Times are microseconds UTC. Unknown is null.
+
+";
+
+/// The page for the fixed tables and these gold tables.
+pub fn tables_markdown(gold: &[TableSpec]) -> String {
+    let mut page = HEAD.to_string();
+    for spec in fixed_tables().iter().chain(gold) {
+        table(&mut page, spec);
+    }
+    page.push_str("## What pipelines read\n\n| name in a pipeline | table | window by |\n| --- | --- | --- |\n");
+    for view in WINDOWED_VIEWS {
+        let _ = writeln!(page, "| `silver.{}` | `{}` | `{}` |", view.name, view.table, view.time_column);
+    }
+    page
+}
+
+fn table(page: &mut String, spec: &TableSpec) {
+    let _ = writeln!(page, "## {}\n\n{}\n", spec.name, spec.about);
+    let _ = writeln!(page, "Sorted by {}. Statistics on {}.\n", list(&spec.sort_columns), list(&spec.statistics));
+    page.push_str("| column | type | null | meaning |\n| --- | --- | --- | --- |\n");
+    for field in spec.schema.fields() {
+        let about = field.metadata().get("comment").map_or("", String::as_str);
+        let null = if field.is_nullable() { "yes" } else { "no" };
+        let _ = writeln!(page, "| `{}` | {} | {null} | {about} |", field.name(), type_name(field.data_type()));
+    }
+    page.push('\n');
+}
+
+fn list(names: &[String]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+fn type_name(data_type: &DataType) -> &'static str {
+    match data_type {
+        DataType::Utf8 => "text",
+        DataType::Int64 => "int64",
+        DataType::Float64 => "float64",
+        DataType::Boolean => "boolean",
+        DataType::Date32 => "date",
+        DataType::Timestamp(_, _) => "timestamp",
+        DataType::List(_) => "list of text",
+        DataType::Map(_, _) => "map of text",
+        _ => "binary",
+    }
+}

@@ -1,0 +1,460 @@
+//! The lake: opens or creates the Delta tables, and hands out what was committed.
+//!
+//! Stands after the rules: rows come in as record batches (`lake::commit`), and everything that is
+//! known of progress is read back from the tables' own logs.
+//!
+//! Invariant: no second database. A table's transaction markers say what it covers, and the note in
+//! each commit says what that commit held.
+//! Invariant: one process writes a lake at a time; the lock file says which.
+
+pub mod commit;
+pub mod scan;
+pub mod tables;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use datafusion::catalog::TableProvider;
+use datafusion::prelude::SessionContext;
+use deltalake::kernel::StructType;
+use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
+use deltalake::{DeltaTable, DeltaTableBuilder, DeltaTableError};
+use serde_json::Value;
+use tokio::sync::RwLock;
+use url::Url;
+
+pub use commit::{Commit, TimeRange};
+use tables::{PARTITION_COLUMN, TableSpec, fixed_tables};
+
+/// Version of the layout of the lake. A lake with a higher one was written by a newer Playhead.
+pub const LAKE_FORMAT: u32 = 1;
+const FORMAT_PROPERTY: &str = "playhead.format";
+const LOCK_FILE: &str = "playhead.lock";
+
+/// What can go wrong with the lake.
+#[derive(Debug, thiserror::Error)]
+pub enum LakeError {
+    #[error("the lake {lake} is in use by another playhead process{holder}; stop it, or choose another folder with --data")]
+    InUse { lake: String, holder: String },
+    #[error("{table} in the lake {lake} was written by a newer Playhead (lake format {found}, this program knows {LAKE_FORMAT}); install that release or newer, nothing was changed")]
+    Newer { lake: String, table: String, found: String },
+    #[error("cannot {act} {table}")]
+    Table {
+        act: &'static str,
+        table: String,
+        #[source]
+        source: Box<DeltaTableError>,
+    },
+    #[error("cannot {act} {table}")]
+    Query {
+        act: &'static str,
+        table: String,
+        #[source]
+        source: Box<datafusion::error::DataFusionError>,
+    },
+    #[error("cannot {act} {path}")]
+    File {
+        act: &'static str,
+        path: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("cannot build rows for {table}")]
+    Rows {
+        table: String,
+        #[source]
+        source: arrow::error::ArrowError,
+    },
+    #[error("{table} is damaged: {what}; restore the file from a copy, or move the table's folder away and rebuild it")]
+    Damaged { table: String, what: String },
+}
+
+/// A committed change, as its table's log tells it.
+#[derive(Debug, Clone)]
+pub struct LogEntry {
+    pub version: i64,
+    /// The note that the writer left (`playhead` in the commit info).
+    pub note: Value,
+    /// Paths of the files that this version added, relative to the table.
+    pub added: Vec<String>,
+}
+
+/// The open tables of one lake folder.
+pub struct Lake {
+    root: PathBuf,
+    tables: RwLock<BTreeMap<String, OpenTable>>,
+    /// Held for as long as this process may write.
+    _lock: Option<File>,
+}
+
+#[derive(Clone)]
+struct OpenTable {
+    table: DeltaTable,
+    spec: Arc<TableSpec>,
+}
+
+impl Lake {
+    /// Opens the lake for writing: takes the lock and creates what is missing.
+    ///
+    /// # Errors
+    /// `InUse`, `Newer`, or whatever the file system or a table's log says.
+    pub async fn open(root: &Path) -> Result<Lake, LakeError> {
+        std::fs::create_dir_all(root).map_err(file_error("create the lake folder", root))?;
+        let lake = Lake { root: root.to_path_buf(), tables: RwLock::default(), _lock: None };
+        lake.refuse_newer(fixed_tables().iter().map(|spec| spec.name.clone())).await?;
+        let lock = lock(root)?;
+        let lake = Lake { _lock: Some(lock), ..lake };
+        for spec in fixed_tables() {
+            lake.ensure(spec).await?;
+        }
+        Ok(lake)
+    }
+
+    /// Opens the lake for reading. Tables that do not exist yet are simply not there.
+    pub async fn open_read_only(root: &Path) -> Result<Lake, LakeError> {
+        if !root.is_dir() {
+            return Err(LakeError::File {
+                act: "open the lake folder (no lake there yet: run `playhead ingest` or `playhead run` first, or name it with --data)",
+                path: root.display().to_string(),
+                source: std::io::ErrorKind::NotFound.into(),
+            });
+        }
+        let lake = Lake { root: root.to_path_buf(), tables: RwLock::default(), _lock: None };
+        for spec in fixed_tables() {
+            lake.open_existing(spec).await?;
+        }
+        Ok(lake)
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    async fn refuse_newer(&self, names: impl Iterator<Item = String>) -> Result<(), LakeError> {
+        for name in names {
+            if self.table_path(&name).join("_delta_log").is_dir() {
+                self.load(&name).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens a table if it exists; true if it does.
+    pub async fn open_existing(&self, spec: TableSpec) -> Result<bool, LakeError> {
+        if !self.table_path(&spec.name).join("_delta_log").is_dir() {
+            return Ok(false);
+        }
+        let table = self.load(&spec.name).await?;
+        self.tables
+            .write()
+            .await
+            .insert(spec.name.clone(), OpenTable { table, spec: Arc::new(spec) });
+        Ok(true)
+    }
+
+    /// Opens a table, creating it if it is missing and adding columns that it lacks.
+    pub async fn ensure(&self, spec: TableSpec) -> Result<(), LakeError> {
+        let name = spec.name.clone();
+        if !self.open_existing(spec.clone()).await? {
+            let table = self.create(&spec).await?;
+            self.tables
+                .write()
+                .await
+                .insert(name, OpenTable { table, spec: Arc::new(spec) });
+            return Ok(());
+        }
+        self.add_missing_columns(&spec).await
+    }
+
+    async fn load(&self, name: &str) -> Result<DeltaTable, LakeError> {
+        let path = self.table_path(name);
+        refuse_empty_commit(name, &path)?;
+        let url = folder_url(&path)?;
+        let table = DeltaTableBuilder::from_url(url)
+            .map_err(table_error("open", name))?
+            .load()
+            .await
+            .map_err(table_error("open", name))?;
+        let found = table
+            .snapshot()
+            .map_err(table_error("open", name))?
+            .metadata()
+            .configuration()
+            .get(FORMAT_PROPERTY)
+            .cloned()
+            .unwrap_or_default();
+        match found.parse::<u32>() {
+            Ok(format) if format <= LAKE_FORMAT => Ok(table),
+            Ok(_) => Err(LakeError::Newer {
+                lake: self.root.display().to_string(),
+                table: name.to_string(),
+                found,
+            }),
+            Err(_) => Err(LakeError::Damaged {
+                table: name.to_string(),
+                what: format!("{} is a Delta table that Playhead did not make (no property {FORMAT_PROPERTY})", path.display()),
+            }),
+        }
+    }
+
+    async fn create(&self, spec: &TableSpec) -> Result<DeltaTable, LakeError> {
+        let path = self.table_path(&spec.name);
+        std::fs::create_dir_all(&path).map_err(file_error("create the table folder", &path))?;
+        let schema: StructType = spec
+            .schema
+            .as_ref()
+            .try_into_kernel()
+            .map_err(|source| LakeError::Rows { table: spec.name.clone(), source })?;
+        let mut configuration: HashMap<String, Option<String>> = HashMap::from([
+            (FORMAT_PROPERTY.to_string(), Some(LAKE_FORMAT.to_string())),
+            ("delta.dataSkippingStatsColumns".to_string(), Some(spec.statistics.join(","))),
+        ]);
+        for (key, value) in &spec.properties {
+            configuration.insert(key.clone(), Some(value.clone()));
+        }
+        DeltaTable::try_from_url(folder_url(&path)?)
+            .await
+            .map_err(table_error("create", &spec.name))?
+            .create()
+            .with_table_name(spec.name.clone())
+            .with_comment(spec.about.clone())
+            .with_columns(schema.fields().cloned())
+            .with_partition_columns([PARTITION_COLUMN])
+            .with_raise_if_key_not_exists(false)
+            .with_configuration(configuration)
+            .await
+            .map_err(table_error("create", &spec.name))
+    }
+
+    /// Schema changes are additive: columns of this release that the table lacks are added, nullable.
+    async fn add_missing_columns(&self, spec: &TableSpec) -> Result<(), LakeError> {
+        let open = self.get(&spec.name).await?;
+        let schema: StructType = spec
+            .schema
+            .as_ref()
+            .try_into_kernel()
+            .map_err(|source| LakeError::Rows { table: spec.name.clone(), source })?;
+        let present = open.table.snapshot().map_err(table_error("read the schema of", &spec.name))?.schema();
+        let missing: Vec<_> = schema
+            .fields()
+            .filter(|field| present.field(field.name()).is_none())
+            .map(|field| {
+                let mut field = field.clone();
+                field.nullable = true;
+                field
+            })
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let table = open
+            .table
+            .add_columns()
+            .with_fields(missing)
+            .await
+            .map_err(table_error("add columns to", &spec.name))?;
+        self.put(&spec.name, table).await;
+        Ok(())
+    }
+
+    async fn get(&self, name: &str) -> Result<OpenTable, LakeError> {
+        self.tables.read().await.get(name).cloned().ok_or_else(|| LakeError::Damaged {
+            table: name.to_string(),
+            what: "the table is not open".to_string(),
+        })
+    }
+
+    async fn put(&self, name: &str, table: DeltaTable) {
+        if let Some(open) = self.tables.write().await.get_mut(name) {
+            open.table = table;
+        }
+    }
+
+    pub fn table_path(&self, name: &str) -> PathBuf {
+        self.root.join(name.replace('.', "/"))
+    }
+
+    /// Names of the open tables, sorted.
+    pub async fn table_names(&self) -> Vec<String> {
+        self.tables.read().await.keys().cloned().collect()
+    }
+
+    pub async fn spec(&self, name: &str) -> Result<Arc<TableSpec>, LakeError> {
+        Ok(self.get(name).await?.spec)
+    }
+
+    /// The newest version that this process has seen or written.
+    pub async fn version(&self, name: &str) -> Result<i64, LakeError> {
+        let version = self.get(name).await?.table.version().unwrap_or(0);
+        Ok(i64::try_from(version).unwrap_or(i64::MAX))
+    }
+
+    /// A table property.
+    pub async fn property(&self, name: &str, key: &str) -> Result<Option<String>, LakeError> {
+        let open = self.get(name).await?;
+        let snapshot = open.table.snapshot().map_err(table_error("read the properties of", name))?;
+        Ok(snapshot.metadata().configuration().get(key).cloned())
+    }
+
+    /// True if the table holds no file.
+    pub async fn is_empty(&self, name: &str) -> Result<bool, LakeError> {
+        let open = self.get(name).await?;
+        let snapshot = open.table.snapshot().map_err(table_error("read", name))?;
+        Ok(snapshot.log_data().num_files() == 0)
+    }
+
+    /// The transaction marker of an application: what this table covers of it.
+    pub async fn covered(&self, name: &str, application: &str) -> Result<Option<i64>, LakeError> {
+        let open = self.get(name).await?;
+        let snapshot = open.table.snapshot().map_err(table_error("read", name))?;
+        snapshot
+            .transaction_version(&open.table.log_store(), application)
+            .await
+            .map_err(table_error("read the markers of", name))
+    }
+
+    /// The commits after `after`, oldest first. `None` if the log no longer reaches back that far.
+    pub async fn log_after(&self, name: &str, after: i64) -> Result<Option<Vec<LogEntry>>, LakeError> {
+        let open = self.get(name).await?;
+        let newest = self.version(name).await?;
+        let mut entries = Vec::new();
+        for version in (after + 1).max(0)..=newest {
+            let bytes = open
+                .table
+                .log_store()
+                .read_commit_entry(version.unsigned_abs())
+                .await
+                .map_err(table_error("read the log of", name))?;
+            match bytes {
+                Some(bytes) => entries.push(log_entry(name, version, &bytes)?),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(entries))
+    }
+
+    /// The newest note that has `key`, searched backwards over at most `limit` commits.
+    pub async fn newest_note(&self, name: &str, key: &str, limit: i64) -> Result<Option<Value>, LakeError> {
+        let open = self.get(name).await?;
+        let newest = self.version(name).await?;
+        for version in ((newest - limit).max(0)..=newest).rev() {
+            let bytes = open
+                .table
+                .log_store()
+                .read_commit_entry(version.unsigned_abs())
+                .await
+                .map_err(table_error("read the log of", name))?;
+            let Some(bytes) = bytes else { return Ok(None) };
+            let note = log_entry(name, version, &bytes)?.note;
+            if !note[key].is_null() {
+                return Ok(Some(note));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The table as DataFusion reads it, pinned at the newest version that this process knows.
+    pub async fn provider(&self, context: &SessionContext, name: &str) -> Result<Arc<dyn TableProvider>, LakeError> {
+        let open = self.get(name).await?;
+        open.table.update_datafusion_session(&context.state()).map_err(table_error("read", name))?;
+        open.table.table_provider().await.map_err(query_error("read", name))
+    }
+
+    /// Some files of the table as DataFusion reads them.
+    pub async fn provider_of_files(
+        &self,
+        context: &SessionContext,
+        name: &str,
+        paths: Vec<String>,
+    ) -> Result<Arc<dyn TableProvider>, LakeError> {
+        let open = self.get(name).await?;
+        open.table.update_datafusion_session(&context.state()).map_err(table_error("read", name))?;
+        open.table.table_provider().with_file_paths(paths).await.map_err(query_error("read", name))
+    }
+}
+
+/// One commit's note and added files, from the JSON lines of its log file.
+fn log_entry(table: &str, version: i64, bytes: &[u8]) -> Result<LogEntry, LakeError> {
+    let mut entry = LogEntry { version, note: Value::Null, added: Vec::new() };
+    for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        let action: Value = serde_json::from_slice(line).map_err(|_| LakeError::Damaged {
+            table: table.to_string(),
+            what: format!("version {version} of its log is not JSON"),
+        })?;
+        if let Some(note) = action["commitInfo"].get("playhead") {
+            entry.note = note.clone();
+        }
+        if let Some(path) = action["add"]["path"].as_str() {
+            entry.added.push(path.to_string());
+        }
+    }
+    Ok(entry)
+}
+
+/// delta-rs takes an empty last commit file for a version; a torn write must be seen instead.
+fn refuse_empty_commit(name: &str, path: &Path) -> Result<(), LakeError> {
+    let log = path.join("_delta_log");
+    let entries = std::fs::read_dir(&log).map_err(file_error("read", &log))?;
+    for entry in entries.flatten() {
+        let file = entry.file_name().to_string_lossy().into_owned();
+        let is_commit = file.ends_with(".json") && file.len() == "00000000000000000000.json".len();
+        if is_commit && entry.metadata().is_ok_and(|metadata| metadata.len() == 0) {
+            return Err(LakeError::Damaged {
+                table: name.to_string(),
+                what: format!("its log file {file} is empty (a torn write)"),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn lock(root: &Path) -> Result<File, LakeError> {
+    let path = root.join(LOCK_FILE);
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(&path)
+        .map_err(file_error("open the lock file", &path))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let holder = std::fs::read_to_string(&path).unwrap_or_default();
+            let holder = if holder.is_empty() { String::new() } else { format!(" (pid {})", holder.trim()) };
+            return Err(LakeError::InUse { lake: root.display().to_string(), holder });
+        }
+        Err(TryLockError::Error(source)) => {
+            return Err(LakeError::File { act: "lock", path: path.display().to_string(), source });
+        }
+    }
+    file.set_len(0).map_err(file_error("write the lock file", &path))?;
+    writeln!(file, "{}", std::process::id()).map_err(file_error("write the lock file", &path))?;
+    Ok(file)
+}
+
+fn folder_url(path: &Path) -> Result<Url, LakeError> {
+    let absolute = std::path::absolute(path).map_err(file_error("resolve", path))?;
+    Url::from_directory_path(&absolute).map_err(|()| LakeError::Damaged {
+        table: absolute.display().to_string(),
+        what: "its path cannot be written as a URL".to_string(),
+    })
+}
+
+fn file_error<'a>(act: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> LakeError + 'a {
+    move |source| LakeError::File { act, path: path.display().to_string(), source }
+}
+
+pub(crate) fn table_error<'a>(act: &'static str, table: &'a str) -> impl FnOnce(DeltaTableError) -> LakeError + 'a {
+    move |source| LakeError::Table { act, table: table.to_string(), source: Box::new(source) }
+}
+
+pub(crate) fn query_error<'a>(
+    act: &'static str,
+    table: &'a str,
+) -> impl FnOnce(datafusion::error::DataFusionError) -> LakeError + 'a {
+    move |source| LakeError::Query { act, table: table.to_string(), source: Box::new(source) }
+}

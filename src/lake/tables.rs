@@ -1,0 +1,209 @@
+//! Every table: layer, name, schema, time column, sort order and the columns that carry statistics.
+//!
+//! Stands between the column lists of `event::schema` (and the pipelines, for gold) and the Delta
+//! tables on disk.
+//!
+//! Invariant: partitioned by `event_date` alone; event type (or state) is the first sort key inside
+//! a file, so that statistics prune by type without multiplying small files (DESIGN D15).
+//! Invariant: no statistics on a column that can identify a person.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+
+use crate::event::schema::{self, Column, arrow_schema, timestamp_type};
+
+/// The column that every table is partitioned by.
+pub const PARTITION_COLUMN: &str = "event_date";
+
+pub const BRONZE_PLAYER: &str = "bronze.player_events";
+pub const BRONZE_CDN: &str = "bronze.cdn_logs";
+pub const SILVER_PLAYER: &str = "silver.player_events";
+pub const SILVER_INTERVALS: &str = "silver.playback_intervals";
+pub const SILVER_SESSIONS: &str = "silver.playback_sessions";
+pub const SILVER_REQUESTS: &str = "silver.cdn_requests";
+pub const SILVER_REJECTS: &str = "silver.rejects";
+pub const ALERT_EVENTS: &str = "ops.alert_events";
+
+/// What one table is.
+#[derive(Debug, Clone)]
+pub struct TableSpec {
+    /// `layer.name`.
+    pub name: String,
+    pub about: String,
+    pub schema: SchemaRef,
+    /// The event-time column that windows and pruning go by.
+    pub time_column: String,
+    /// Time columns that windows are computed over: a change of a row touches their minutes.
+    pub window_columns: Vec<String>,
+    pub sort_columns: Vec<String>,
+    /// Columns with file statistics.
+    pub statistics: Vec<String>,
+    /// Further table properties, e.g. the pipeline's hash.
+    pub properties: Vec<(String, String)>,
+}
+
+/// The tables whose shape is fixed by code. Gold tables come from the pipelines.
+pub fn fixed_tables() -> Vec<TableSpec> {
+    vec![
+        spec(
+            BRONZE_PLAYER,
+            "Player records as received, minus identity, plus what the address told us.",
+            &schema::bronze_player_columns(),
+            "event_ts",
+            &["event_type", "event_ts", "event_id"],
+            &["event_type", "received_at", "country", "asn"],
+        ),
+        spec(
+            BRONZE_CDN,
+            "CDN log records as received, minus identity, plus what the address told us.",
+            &schema::bronze_cdn_columns(),
+            "event_ts",
+            &["event_ts", "event_id"],
+            &["received_at", "country", "asn"],
+        ),
+        spec(
+            SILVER_PLAYER,
+            "Player events, typed.",
+            &schema::silver_player_columns(),
+            "event_ts",
+            &["event_type", "event_ts", "event_id"],
+            &["event_type", "received_at", "content_id", "app_name", "app_version", "country", "isp", "cdn"],
+        ),
+        spec(
+            SILVER_INTERVALS,
+            "What each playback session did, minute by minute: additive.",
+            &schema::interval_columns(),
+            "interval_start",
+            &["state", "interval_start", "session_id"],
+            &["state", "interval_end", "content_id", "app_name", "app_version", "country", "isp", "cdn"],
+        ),
+        spec(
+            SILVER_SESSIONS,
+            "One row a playback session.",
+            &schema::session_columns(),
+            "started_at",
+            &["outcome", "started_at", "session_id"],
+            &["outcome", "is_open", "ended_at", "fatal_error_at", "content_id", "app_name", "app_version", "country", "isp", "cdn"],
+        ),
+        spec(
+            SILVER_REQUESTS,
+            "CDN requests, typed.",
+            &schema::silver_cdn_columns(),
+            "event_ts",
+            &["cdn", "event_ts", "event_id"],
+            &["cdn", "pop", "edge_location", "status", "result_type", "country", "isp", "received_at"],
+        ),
+        spec(
+            SILVER_REJECTS,
+            "Records that could not be used: place and reason, never the bytes.",
+            &schema::reject_columns(),
+            "received_at",
+            &["reason", "source_partition", "source_offset"],
+            &["reason", "format"],
+        ),
+        alert_events(),
+    ]
+}
+
+fn spec<R>(
+    name: &str,
+    about: &str,
+    columns: &[Column<R>],
+    time_column: &str,
+    sort_columns: &[&str],
+    statistics: &[&str],
+) -> TableSpec {
+    let comments: HashMap<&str, &str> = columns.iter().map(|column| (column.name, column.about)).collect();
+    let mut with_statistics = vec![time_column.to_string()];
+    with_statistics.extend(statistics.iter().filter(|s| **s != time_column).map(|s| s.to_string()));
+    TableSpec {
+        name: name.to_string(),
+        about: about.to_string(),
+        schema: with_comments(&arrow_schema(columns), |name| comments.get(name).map(|c| c.to_string())),
+        time_column: time_column.to_string(),
+        window_columns: window_columns(name),
+        sort_columns: sort_columns.iter().map(|s| s.to_string()).collect(),
+        statistics: with_statistics,
+        properties: Vec::new(),
+    }
+}
+
+/// A table that pipelines read, by one of its time columns.
+///
+/// A session counts in the window of its start, of its end or of its failure (DESIGN: metrics 3.1,
+/// attribution), so `silver.playback_sessions` is read under three names.
+pub struct WindowedView {
+    pub name: &'static str,
+    pub table: &'static str,
+    pub time_column: &'static str,
+}
+
+/// What `FROM silver.x` may name in a pipeline, and which time `tumble` goes by there.
+pub const WINDOWED_VIEWS: [WindowedView; 6] = [
+    WindowedView { name: "player_events", table: SILVER_PLAYER, time_column: "event_ts" },
+    WindowedView { name: "playback_intervals", table: SILVER_INTERVALS, time_column: "interval_start" },
+    WindowedView { name: "playback_sessions", table: SILVER_SESSIONS, time_column: "started_at" },
+    WindowedView { name: "ended_sessions", table: SILVER_SESSIONS, time_column: "ended_at" },
+    WindowedView { name: "failed_sessions", table: SILVER_SESSIONS, time_column: "fatal_error_at" },
+    WindowedView { name: "cdn_requests", table: SILVER_REQUESTS, time_column: "event_ts" },
+];
+
+fn window_columns(table: &str) -> Vec<String> {
+    WINDOWED_VIEWS
+        .iter()
+        .filter(|view| view.table == table)
+        .map(|view| view.time_column.to_string())
+        .collect()
+}
+
+/// The schema with a Delta column comment on each field.
+pub fn with_comments(schema: &Schema, about: impl Fn(&str) -> Option<String>) -> SchemaRef {
+    let fields: Vec<Field> = schema
+        .fields()
+        .iter()
+        .map(|field| match about(field.name()) {
+            Some(comment) => field
+                .as_ref()
+                .clone()
+                .with_metadata(HashMap::from([("comment".to_string(), comment)])),
+            None => field.as_ref().clone(),
+        })
+        .collect();
+    Arc::new(Schema::new(fields))
+}
+
+/// `ops.alert_events`: alert state and outbox in one append-only table (DESIGN D9).
+fn alert_events() -> TableSpec {
+    let columns = [
+        ("event_date", DataType::Date32, false, "UTC day of window_end"),
+        ("kind", DataType::Utf8, false, "transition or delivery"),
+        ("window_end", timestamp_type(), false, "end of the window that was judged, UTC"),
+        ("event_id", DataType::Utf8, false, "id of the transition; the same on every repeat"),
+        ("rule_uid", DataType::Utf8, false, "rule"),
+        ("status", DataType::Utf8, false, "pending, firing, resolved; delivered on a delivery row"),
+        ("fingerprint", DataType::Utf8, false, "rule and dimension values, hashed"),
+        ("target", DataType::Utf8, true, "where a delivery went"),
+        ("rules_hash", DataType::Utf8, false, "content of the alert files that decided"),
+        ("transition", DataType::Utf8, true, "the transition in full, JSON"),
+        ("message", DataType::Utf8, true, "the bytes that are sent, JSON"),
+    ];
+    let fields: Vec<Field> = columns
+        .iter()
+        .map(|(name, data_type, nullable, about)| {
+            Field::new(*name, data_type.clone(), *nullable)
+                .with_metadata(HashMap::from([("comment".to_string(), about.to_string())]))
+        })
+        .collect();
+    TableSpec {
+        name: ALERT_EVENTS.to_string(),
+        about: "Alert transitions and their deliveries: state and outbox in one.".to_string(),
+        schema: Arc::new(Schema::new(fields)),
+        time_column: "window_end".to_string(),
+        window_columns: Vec::new(),
+        sort_columns: vec!["window_end".into(), "event_id".into()],
+        statistics: vec!["window_end".into(), "kind".into(), "status".into(), "rule_uid".into()],
+        properties: Vec::new(),
+    }
+}

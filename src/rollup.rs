@@ -1,0 +1,278 @@
+//! Closed windows: silver to gold.
+//!
+//! Runs after each epoch. Every silver commit names the minutes it touched; a minute that lies behind
+//! the watermark and the allowed lateness is computed by each pipeline and replaced in its table.
+//!
+//! Invariant: a gold table says in its own commits which silver versions it covers and which windows
+//! are still to do, so a crash at any moment loses no window.
+//! Invariant: the first computation of a window and its tenth after late data take the same path.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Date32Array, RecordBatch, StringArray};
+use arrow::datatypes::TimestampMicrosecondType;
+use serde_json::json;
+
+use crate::lake::commit::{conform, minutes_of};
+use crate::lake::tables::{PARTITION_COLUMN, TableSpec, WINDOWED_VIEWS};
+use crate::lake::{Commit, Lake, LakeError, TimeRange};
+use crate::sql::pipeline::{PIPELINE_HASH, Pipeline, SILVER_VERSIONS};
+use crate::sql::{MINUTE_MS, PLANNING_MEMORY_BYTES, SqlError, empty_context, range_of, register_empty_views, run_pipeline};
+
+/// Minutes that one run of a pipeline spans at the most: a day of windows at a time bounds memory.
+const MINUTES_PER_RUN: i64 = 1440;
+/// How far back a gold table's newest note is searched.
+const NOTES_SEARCHED: i64 = 64;
+const MINUTE_US: i64 = 60_000_000;
+
+/// One pipeline with what it still has to do.
+struct Work {
+    pipeline: Pipeline,
+    spec: TableSpec,
+    /// Minutes of silver that changed and are not in the gold table yet.
+    pending: BTreeSet<i64>,
+}
+
+/// All pipelines of a lake.
+pub struct Rollup {
+    lake: Arc<Lake>,
+    work: Vec<Work>,
+    /// Silver versions whose minutes are in `pending` or in gold.
+    seen: BTreeMap<&'static str, i64>,
+    lateness_ms: i64,
+    memory_bytes: usize,
+}
+
+/// What a run of the rollup wrote.
+#[derive(Debug, Default)]
+pub struct Closed {
+    /// Minutes whose windows were computed.
+    pub minutes: BTreeSet<i64>,
+    pub rows: usize,
+}
+
+impl Rollup {
+    /// Opens or creates the gold tables and finds out what each has still to do.
+    pub async fn open(lake: Arc<Lake>, pipelines: Vec<Pipeline>, lateness_ms: i64, memory_bytes: usize) -> Result<Rollup, SqlError> {
+        let mut rollup = Rollup { lake, work: Vec::new(), seen: BTreeMap::new(), lateness_ms, memory_bytes };
+        for view in WINDOWED_VIEWS {
+            rollup.seen.insert(view.table, rollup.lake.version(view.table).await?);
+        }
+        for pipeline in pipelines {
+            let spec = table_spec(&pipeline).await?;
+            rollup.lake.ensure(spec.clone()).await?;
+            let pending = pending_minutes(&rollup.lake, &pipeline).await?;
+            rollup.work.push(Work { pipeline, spec, pending });
+        }
+        Ok(rollup)
+    }
+
+    /// Computes the windows that the watermark has closed. `flush` closes all: the input has ended.
+    pub async fn run(&mut self, watermark_ms: Option<i64>, flush: bool) -> Result<Closed, SqlError> {
+        self.take_in_changes().await?;
+        let bound = match (flush, watermark_ms) {
+            (true, _) => i64::MAX,
+            (false, Some(watermark_ms)) => watermark_ms.saturating_sub(self.lateness_ms).div_euclid(MINUTE_MS),
+            (false, None) => return Ok(Closed::default()),
+        };
+        let mut closed = Closed::default();
+        for index in 0..self.work.len() {
+            let windows = self.work[index].due(bound);
+            for chunk in chunks(&windows) {
+                closed.rows += self.compute(index, &chunk).await?;
+                closed.minutes.extend(chunk);
+            }
+        }
+        Ok(closed)
+    }
+
+    async fn take_in_changes(&mut self) -> Result<(), SqlError> {
+        for (table, seen) in &mut self.seen {
+            let newest = self.lake.version(table).await?;
+            if newest == *seen {
+                continue;
+            }
+            let minutes = changed_minutes(&self.lake, table, *seen).await?;
+            for work in self.work.iter_mut().filter(|work| reads(&work.pipeline, table)) {
+                let reached = work.pipeline.reached(&minutes);
+                work.pending.extend(reached);
+            }
+            *seen = newest;
+        }
+        Ok(())
+    }
+
+    async fn compute(&mut self, index: usize, windows: &BTreeSet<i64>) -> Result<usize, SqlError> {
+        let Work { pipeline, spec, pending } = &mut self.work[index];
+        let mut versions = BTreeMap::new();
+        for view in WINDOWED_VIEWS.iter().filter(|view| pipeline.reads.iter().any(|name| name == view.name)) {
+            versions.insert(view.table, self.seen[view.table]);
+        }
+        let rows = run_pipeline(&self.lake, pipeline, windows, self.memory_bytes).await?;
+        let batches = with_lineage(&rows, spec, pipeline, &versions).map_err(|source| rows_error(spec, source))?;
+        let width = pipeline.window_minutes;
+        pending.retain(|minute| !windows.contains(&window_of(*minute, width)));
+        let commit = Commit {
+            covers: versions.iter().map(|(table, version)| (table.to_string(), *version)).collect(),
+            note: json!({"pipeline": pipeline.hash, "pending": spans(pending), "silver": versions}),
+        };
+        let range = range_of(windows, width).unwrap_or(TimeRange::ALL);
+        let is_victim = |batch: &RecordBatch| -> Result<BooleanArray, arrow::error::ArrowError> {
+            let starts = batch["window_start"].as_primitive::<TimestampMicrosecondType>().clone();
+            Ok(starts.iter().map(|start| Some(start.is_some_and(|start| windows.contains(&start.div_euclid(MINUTE_US))))).collect())
+        };
+        let prepared = self.lake.prepare_edit(&spec.name, range, &is_victim, batches).await?;
+        let written = prepared.rows;
+        self.lake.commit(&spec.name, prepared, commit).await?;
+        Ok(written)
+    }
+}
+
+impl Work {
+    /// Windows (by the minute they start in) that are pending and end at or before `bound` (a minute).
+    fn due(&self, bound: i64) -> BTreeSet<i64> {
+        let width = self.pipeline.window_minutes;
+        self.pending.iter().map(|minute| window_of(*minute, width)).filter(|start| start.saturating_add(width) <= bound).collect()
+    }
+}
+
+/// Pipelines with the windows that gold does not answer yet: for questions while nothing is running.
+pub async fn open_windows(lake: &Lake, pipelines: Vec<Pipeline>) -> Result<Vec<(Pipeline, BTreeSet<i64>)>, SqlError> {
+    let mut answered = Vec::new();
+    for pipeline in pipelines {
+        let spec = table_spec(&pipeline).await?;
+        let windows = match lake.open_existing(spec).await? {
+            true => pending_minutes(lake, &pipeline).await?,
+            false => BTreeSet::new(),
+        };
+        let width = pipeline.window_minutes;
+        let windows = windows.into_iter().map(|minute| window_of(minute, width)).collect();
+        answered.push((pipeline, windows));
+    }
+    Ok(answered)
+}
+
+/// The gold table that a pipeline fills: its columns come from planning it over an empty silver.
+///
+/// # Errors
+/// `pipelines/x.sql: ` and what the planner refuses.
+pub async fn table_spec(pipeline: &Pipeline) -> Result<TableSpec, SqlError> {
+    let context = empty_context(PLANNING_MEMORY_BYTES)?;
+    register_empty_views(&context)?;
+    let plan = pipeline.plan(&context).await.map_err(|error| in_pipeline(pipeline, &error.to_string()))?;
+    pipeline.table_spec(&plan).map_err(|message| in_pipeline(pipeline, &message))
+}
+
+fn in_pipeline(pipeline: &Pipeline, message: &str) -> SqlError {
+    SqlError::Query(datafusion::error::DataFusionError::Plan(format!("pipelines/{}.sql: {message}", pipeline.name)))
+}
+
+/// Minutes of silver that a pipeline's table does not cover.
+async fn pending_minutes(lake: &Lake, pipeline: &Pipeline) -> Result<BTreeSet<i64>, SqlError> {
+    let table = pipeline.table();
+    let note = lake.newest_note(&table, "pipeline", NOTES_SEARCHED).await?;
+    let same_text = note.as_ref().is_some_and(|note| note["pipeline"] == json!(pipeline.hash));
+    let mut pending = BTreeSet::new();
+    if let Some(note) = note.filter(|_| same_text) {
+        pending.extend(minutes_of(&json!({"minutes": note["pending"]})));
+    }
+    for view in WINDOWED_VIEWS.iter().filter(|view| pipeline.reads.iter().any(|name| name == view.name)) {
+        let covered = if same_text { lake.covered(&table, view.table).await? } else { None };
+        let minutes = match covered {
+            Some(version) => changed_minutes(lake, view.table, version).await?,
+            None => all_minutes(lake, view.table).await?,
+        };
+        pending.extend(pipeline.reached(&minutes));
+    }
+    Ok(pending)
+}
+
+/// Minutes that the commits after `version` touched.
+async fn changed_minutes(lake: &Lake, table: &str, version: i64) -> Result<BTreeSet<i64>, LakeError> {
+    match lake.log_after(table, version).await? {
+        Some(entries) => Ok(entries.iter().flat_map(|entry| minutes_of(&entry.note)).collect()),
+        None => all_minutes(lake, table).await,
+    }
+}
+
+async fn all_minutes(lake: &Lake, table: &str) -> Result<BTreeSet<i64>, LakeError> {
+    let columns = lake.spec(table).await?.window_columns.clone();
+    let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+    let mut minutes = BTreeSet::new();
+    for batch in lake.scan(table, &columns, TimeRange::ALL, None).await? {
+        for column in batch.columns() {
+            let times = column.as_primitive::<TimestampMicrosecondType>();
+            minutes.extend(times.iter().flatten().map(|time| time.div_euclid(MINUTE_US)));
+        }
+    }
+    Ok(minutes)
+}
+
+fn reads(pipeline: &Pipeline, table: &str) -> bool {
+    WINDOWED_VIEWS.iter().any(|view| view.table == table && pipeline.reads.iter().any(|name| name == view.name))
+}
+
+fn window_of(minute: i64, width: i64) -> i64 {
+    minute - minute.rem_euclid(width)
+}
+
+fn spans(minutes: &BTreeSet<i64>) -> Vec<(i64, i64)> {
+    let mut spans: Vec<(i64, i64)> = Vec::new();
+    for minute in minutes {
+        match spans.last_mut() {
+            Some((_, last)) if *last + 1 == *minute => *last = *minute,
+            _ => spans.push((*minute, *minute)),
+        }
+    }
+    spans
+}
+
+/// Windows in runs that span a day at the most.
+fn chunks(windows: &BTreeSet<i64>) -> Vec<BTreeSet<i64>> {
+    let mut chunks: Vec<BTreeSet<i64>> = Vec::new();
+    for window in windows {
+        match chunks.last_mut() {
+            Some(chunk) if chunk.first().is_some_and(|first| window - first < MINUTES_PER_RUN) => {
+                chunk.insert(*window);
+            }
+            _ => chunks.push(BTreeSet::from([*window])),
+        }
+    }
+    chunks
+}
+
+fn with_lineage(
+    rows: &[RecordBatch],
+    spec: &TableSpec,
+    pipeline: &Pipeline,
+    versions: &BTreeMap<&str, i64>,
+) -> Result<Vec<RecordBatch>, arrow::error::ArrowError> {
+    let selected = Pipeline::selected_schema(spec);
+    let silver: Vec<String> = versions.iter().map(|(table, version)| format!("{table}@{version}")).collect();
+    let silver = silver.join(",");
+    rows.iter()
+        .filter(|batch| batch.num_rows() > 0)
+        .map(|batch| {
+            let batch = conform(batch, &selected)?;
+            let count = batch.num_rows();
+            let starts = batch["window_start"].as_primitive::<TimestampMicrosecondType>();
+            let days = Date32Array::from_iter(
+                starts.iter().map(|start| start.map(|start| crate::event::schema::utc_day(start.div_euclid(1000)))),
+            );
+            let columns = spec.schema.fields().iter().map(|field| -> ArrayRef {
+                match field.name().as_str() {
+                    PARTITION_COLUMN => Arc::new(days.clone()),
+                    PIPELINE_HASH => Arc::new(StringArray::from(vec![pipeline.hash.as_str(); count])),
+                    SILVER_VERSIONS => Arc::new(StringArray::from(vec![silver.as_str(); count])),
+                    name => Arc::clone(&batch[name]),
+                }
+            });
+            RecordBatch::try_new(Arc::clone(&spec.schema), columns.collect())
+        })
+        .collect()
+}
+
+fn rows_error(spec: &TableSpec, source: arrow::error::ArrowError) -> SqlError {
+    SqlError::Lake(LakeError::Rows { table: spec.name.clone(), source })
+}

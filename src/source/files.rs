@@ -1,0 +1,420 @@
+//! Local files and folders: plain, gzip and zstd, read once, resumed by name and byte.
+//!
+//! Implements the files source. A file's partition is its path and a fingerprint of its first line,
+//! so that a rotated file under an old name is a new partition; what overlaps is caught as
+//! duplicates.
+//!
+//! Invariant: one file is open at a time, and a batch never holds more than its limits plus one
+//! record.
+//! Invariant: half a last line waits for its end. A compressed file, or an input that is known to be
+//! complete, ends its last line itself.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{BatchLimits, Line, Part, RawBatch};
+use crate::event::decode::{Format, RECORD_BYTES_MAX, detect};
+
+/// How much of a file's head is looked at for its format: a few records of the largest usual size.
+const HEAD_BYTES: usize = 64 << 10;
+/// The part of the first line that fingerprints a file: enough to hold an event's time and id.
+const FINGERPRINT_BYTES: usize = 1 << 10;
+/// How much is read from a file at once.
+const CHUNK_BYTES: usize = 1 << 20;
+/// Files that one source follows; past it the oldest idle names must be moved away.
+pub const FILES_MAX: usize = 100_000;
+/// Folders below a watched folder that are entered.
+const FOLDER_DEPTH_MAX: usize = 16;
+
+/// What can go wrong with a file.
+#[derive(Debug, thiserror::Error)]
+pub enum FilesError {
+    #[error("cannot read {path}: no such file or folder; check the name (relative names count from {cwd})")]
+    NotFound { path: String, cwd: String },
+    #[error("cannot read {path}: {why}; check its permissions (Playhead needs to read it)")]
+    Unreadable { path: String, why: String },
+    #[error("cannot read {path} past byte {offset}: the {codec} stream is damaged ({why}); everything before was taken, replace the file to get the rest")]
+    Damaged { path: String, codec: &'static str, offset: i64, why: String },
+    #[error("more than {FILES_MAX} files below {path}; split the folder, or ingest it in parts")]
+    TooMany { path: String },
+}
+
+/// A folder or file to read, with an optional format.
+#[derive(Debug, Clone)]
+pub struct FilesSpec {
+    pub path: PathBuf,
+    /// `None`: detected per file.
+    pub format: Option<Format>,
+}
+
+/// A file that was found and waits for its position.
+#[derive(Debug, Clone)]
+pub struct Discovered {
+    pub path: PathBuf,
+    pub partition: Arc<str>,
+    pub format: Option<Format>,
+    pub header: Arc<[u8]>,
+    /// The first record's line, to tell the file's place in time.
+    pub first_line: Vec<u8>,
+    pub size_bytes: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Codec {
+    Plain,
+    Gzip,
+    Zstd,
+}
+
+struct Followed {
+    found: Discovered,
+    codec: Codec,
+    offset: i64,
+    /// Size when the file was last read to its end.
+    read_size: u64,
+}
+
+/// Reads the files it was given, in the order in which they were given.
+pub struct FileSource {
+    specs: Vec<FilesSpec>,
+    /// The input is complete as it lies: last lines end at the end of the file.
+    one_shot: bool,
+    files: BTreeMap<PathBuf, Followed>,
+    queue: VecDeque<PathBuf>,
+    open: Option<OpenStream>,
+}
+
+struct OpenStream {
+    path: PathBuf,
+    reader: Box<dyn Read + Send>,
+    /// Bytes read and not yet handed over: the start of an unfinished line.
+    rest: Vec<u8>,
+    skipping_bytes: i64,
+}
+
+impl FileSource {
+    pub fn new(specs: Vec<FilesSpec>, one_shot: bool) -> FileSource {
+        FileSource { specs, one_shot, files: BTreeMap::new(), queue: VecDeque::new(), open: None }
+    }
+
+    /// Files that are new or have grown since the last call. New ones need `start`.
+    ///
+    /// # Errors
+    /// A path that does not exist or cannot be read, in one-shot mode; a watched path may appear later.
+    pub fn discover(&mut self) -> Result<Vec<Discovered>, FilesError> {
+        let mut found = Vec::new();
+        for spec in self.specs.clone() {
+            let mut paths = Vec::new();
+            match list(&spec.path, FOLDER_DEPTH_MAX, &mut paths) {
+                Ok(()) => {}
+                Err(FilesError::NotFound { .. }) if !self.one_shot => continue,
+                Err(error) => return Err(error),
+            }
+            if paths.len() > FILES_MAX {
+                return Err(FilesError::TooMany { path: spec.path.display().to_string() });
+            }
+            paths.sort();
+            for path in paths {
+                if let Some(new) = self.look_at(&path, spec.format)? {
+                    found.push(new);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn look_at(&mut self, path: &Path, format: Option<Format>) -> Result<Option<Discovered>, FilesError> {
+        let size_bytes = std::fs::metadata(path).map_err(unreadable(path))?.len();
+        if let Some(followed) = self.files.get(path) {
+            if size_bytes == followed.read_size || self.queue.contains(&path.to_path_buf()) {
+                return Ok(None);
+            }
+            let shrank = size_bytes < followed.read_size;
+            if !shrank && followed.codec == Codec::Plain {
+                self.queue.push_back(path.to_path_buf());
+                return Ok(None);
+            }
+            self.files.remove(path);
+        }
+        let found = inspect(path, format, size_bytes)?;
+        // A file whose first line is not complete has no name yet: it waits.
+        Ok(found.filter(|found| self.one_shot || !found.first_line.is_empty()))
+    }
+
+    /// Queues a discovered file from a position.
+    pub fn start(&mut self, found: Discovered, offset: i64) {
+        let codec = codec_of(&found.path).unwrap_or(Codec::Plain);
+        let path = found.path.clone();
+        self.queue.push_back(path.clone());
+        self.files.insert(path, Followed { found, codec, offset, read_size: 0 });
+    }
+
+    /// Bytes of all queued files, for a progress bar (as stored, not as decompressed).
+    pub fn queued_bytes(&self) -> u64 {
+        self.files.values().map(|followed| followed.found.size_bytes).sum()
+    }
+
+    /// Bytes of the files that have been read to their end.
+    pub fn done_bytes(&self) -> u64 {
+        self.files.values().map(|followed| followed.read_size).sum()
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// The next bounded batch; empty if there is nothing to read now.
+    ///
+    /// # Errors
+    /// A file that cannot be read is taken out of the queue; the next call goes on with the others.
+    pub fn next_batch(&mut self, limits: BatchLimits) -> Result<RawBatch, FilesError> {
+        let mut batch = RawBatch::default();
+        let mut bytes = 0;
+        while bytes < limits.bytes && batch.records() < limits.records {
+            let Some(path) = self.queue.front().cloned() else { break };
+            let left = BatchLimits { bytes: limits.bytes - bytes, records: limits.records - batch.records() };
+            match self.read_part(&path, left) {
+                Ok(part) => {
+                    bytes += part.buffer.len();
+                    let finished = part.finished;
+                    if part.to > part.from || finished {
+                        batch.parts.push(part);
+                    }
+                    if finished {
+                        self.queue.pop_front();
+                        self.open = None;
+                    }
+                }
+                Err(error) => {
+                    self.queue.pop_front();
+                    self.open = None;
+                    if let Some(followed) = self.files.get_mut(&path) {
+                        followed.read_size = followed.found.size_bytes;
+                    }
+                    if batch.parts.is_empty() {
+                        return Err(error);
+                    }
+                    tracing::warn!("{error}");
+                    break;
+                }
+            }
+        }
+        Ok(batch)
+    }
+
+    fn read_part(&mut self, path: &Path, limits: BatchLimits) -> Result<Part, FilesError> {
+        let one_shot = self.one_shot;
+        let Some(followed) = self.files.get_mut(path) else {
+            return Err(FilesError::NotFound { path: path.display().to_string(), cwd: current_folder() });
+        };
+        let stream = match self.open.take().filter(|stream| stream.path == path) {
+            Some(stream) => stream,
+            None => OpenStream {
+                path: path.to_path_buf(),
+                reader: open_at(path, followed.codec, followed.offset)?,
+                rest: Vec::new(),
+                skipping_bytes: 0,
+            },
+        };
+        let stream = self.open.insert(stream);
+        let mut part = Part {
+            partition: Arc::clone(&followed.found.partition),
+            format: followed.found.format,
+            header: Arc::clone(&followed.found.header),
+            buffer: Vec::with_capacity(limits.bytes.min(CHUNK_BYTES * 2)),
+            lines: Vec::new(),
+            from: followed.offset,
+            to: followed.offset,
+            finished: false,
+        };
+        part.buffer.append(&mut stream.rest);
+        let mut line_start = 0;
+        let mut searched = 0;
+        loop {
+            while let Some(at) = memchr::memchr(b'\n', &part.buffer[searched..]) {
+                let end = searched + at;
+                push_line(&mut part, line_start, end, &mut stream.skipping_bytes, 1);
+                line_start = end + 1;
+                searched = end + 1;
+                if part.lines.len() >= limits.records {
+                    break;
+                }
+            }
+            let is_full = part.lines.len() >= limits.records || line_start >= limits.bytes;
+            if is_full {
+                break;
+            }
+            searched = part.buffer.len();
+            if part.buffer.len() - line_start > RECORD_BYTES_MAX {
+                // The record is too large whatever follows: forget its bytes, keep its length.
+                stream.skipping_bytes += i64::try_from(part.buffer.len() - line_start).unwrap_or(i64::MAX);
+                part.buffer.truncate(line_start);
+                searched = line_start;
+            }
+            let before = part.buffer.len();
+            let read = stream.reader.by_ref().take(CHUNK_BYTES as u64).read_to_end(&mut part.buffer);
+            match read {
+                Ok(0) => {
+                    part.finished = true;
+                    break;
+                }
+                Ok(_) => {}
+                Err(error) if part.buffer.len() == before && part.lines.is_empty() => {
+                    return Err(read_error(path, followed.codec, part.to, &error));
+                }
+                // Hand over the lines that are whole; the next call meets the error again.
+                Err(_) => {
+                    part.buffer.truncate(before);
+                    break;
+                }
+            }
+        }
+        let has_rest = line_start < part.buffer.len() || stream.skipping_bytes > 0;
+        if part.finished && has_rest && (one_shot || followed.codec != Codec::Plain) && ends_a_record(&part, line_start) {
+            let end = part.buffer.len();
+            push_line(&mut part, line_start, end, &mut stream.skipping_bytes, 0);
+            line_start = end;
+        }
+        stream.rest = part.buffer.split_off(line_start);
+        followed.offset = part.to;
+        if part.finished {
+            followed.read_size = std::fs::metadata(path).map_or(followed.found.size_bytes, |metadata| metadata.len());
+        }
+        Ok(part)
+    }
+}
+
+/// Adds the line at `start..end` of the buffer; `line_end_bytes` is 1 if a line feed follows.
+fn push_line(part: &mut Part, start: usize, end: usize, skipping_bytes: &mut i64, line_end_bytes: i64) {
+    let length = i64::try_from(end - start).unwrap_or(i64::MAX) + *skipping_bytes;
+    let oversized = std::mem::take(skipping_bytes) > 0;
+    part.lines.push(Line {
+        offset: part.to,
+        start,
+        end: if oversized { start } else { end },
+        oversized_bytes: oversized.then_some(length),
+    });
+    part.to += length + line_end_bytes;
+}
+
+/// An unfinished last line of a complete input counts if it could be a whole record: a JSON line that
+/// lacks its end may still be written to.
+fn ends_a_record(part: &Part, start: usize) -> bool {
+    let line = part.buffer[start..].trim_ascii();
+    !line.starts_with(b"{") || line.ends_with(b"}")
+}
+
+fn list(path: &Path, depth: usize, into: &mut Vec<PathBuf>) -> Result<(), FilesError> {
+    let metadata = std::fs::metadata(path).map_err(unreadable(path))?;
+    if metadata.is_file() {
+        into.push(path.to_path_buf());
+        return Ok(());
+    }
+    if depth == 0 || into.len() > FILES_MAX {
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(path).map_err(unreadable(path))? {
+        let entry = entry.map_err(unreadable(path))?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        // Hidden and temporary names are somebody's unfinished writing.
+        if name.starts_with('.') || name.starts_with('_') || name.ends_with(".tmp") || name.ends_with(".part") {
+            continue;
+        }
+        list(&entry.path(), depth - 1, into)?;
+    }
+    Ok(())
+}
+
+fn inspect(path: &Path, format: Option<Format>, size_bytes: u64) -> Result<Option<Discovered>, FilesError> {
+    let codec = codec_of(path)?;
+    let mut head = Vec::with_capacity(HEAD_BYTES);
+    let read = open_at(path, codec, 0)?.take(HEAD_BYTES as u64).read_to_end(&mut head);
+    if let Err(error) = read
+        && head.is_empty()
+    {
+        return Err(read_error(path, codec, 0, &error));
+    }
+    let first_line_end = memchr::memchr(b'\n', &head);
+    let fingerprint = xxh3_64(&head[..first_line_end.unwrap_or(head.len()).min(FINGERPRINT_BYTES)]);
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let header: Vec<u8> = head
+        .split_inclusive(|byte| *byte == b'\n')
+        .take_while(|line| line.starts_with(b"#"))
+        .flatten()
+        .copied()
+        .collect();
+    let first_line = match first_line_end {
+        Some(_) => head
+            .split(|byte| *byte == b'\n')
+            .find(|line| !line.is_empty() && !line.starts_with(b"#"))
+            .unwrap_or(b" ")
+            .to_vec(),
+        None if codec == Codec::Plain => Vec::new(),
+        None => head.clone(),
+    };
+    Ok(Some(Discovered {
+        path: path.to_path_buf(),
+        partition: format!("{}#{:08x}", absolute.display(), fingerprint & 0xffff_ffff).into(),
+        format: format.or_else(|| detect(&head)),
+        header: header.into(),
+        first_line,
+        size_bytes,
+    }))
+}
+
+/// By magic number, not by name: rotated and re-packed files keep wrong endings.
+fn codec_of(path: &Path) -> Result<Codec, FilesError> {
+    let mut magic = [0u8; 4];
+    let mut file = File::open(path).map_err(unreadable(path))?;
+    let read = file.read(&mut magic).map_err(unreadable(path))?;
+    Ok(match &magic[..read] {
+        [0x1f, 0x8b, ..] => Codec::Gzip,
+        [0x28, 0xb5, 0x2f, 0xfd] => Codec::Zstd,
+        _ => Codec::Plain,
+    })
+}
+
+fn open_at(path: &Path, codec: Codec, offset: i64) -> Result<Box<dyn Read + Send>, FilesError> {
+    let mut file = File::open(path).map_err(unreadable(path))?;
+    let skip = offset.unsigned_abs();
+    if codec == Codec::Plain {
+        file.seek(SeekFrom::Start(skip)).map_err(unreadable(path))?;
+        return Ok(Box::new(file));
+    }
+    let buffered = BufReader::with_capacity(CHUNK_BYTES, file);
+    let mut reader: Box<dyn Read + Send> = match codec {
+        Codec::Gzip => Box::new(flate2::read::MultiGzDecoder::new(buffered)),
+        _ => Box::new(zstd::stream::read::Decoder::with_buffer(buffered).map_err(unreadable(path))?),
+    };
+    std::io::copy(&mut reader.by_ref().take(skip), &mut std::io::sink())
+        .map_err(|error| read_error(path, codec, offset, &error))?;
+    Ok(reader)
+}
+
+fn read_error(path: &Path, codec: Codec, offset: i64, error: &std::io::Error) -> FilesError {
+    let codec = match codec {
+        Codec::Plain => return unreadable(path)(std::io::Error::new(error.kind(), error.to_string())),
+        Codec::Gzip => "gzip",
+        Codec::Zstd => "zstd",
+    };
+    FilesError::Damaged { path: path.display().to_string(), codec, offset, why: error.to_string() }
+}
+
+fn unreadable(path: &Path) -> impl FnOnce(std::io::Error) -> FilesError + '_ {
+    move |error| match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            FilesError::NotFound { path: path.display().to_string(), cwd: current_folder() }
+        }
+        _ => FilesError::Unreadable { path: path.display().to_string(), why: error.to_string() },
+    }
+}
+
+fn current_folder() -> String {
+    std::env::current_dir().map_or_else(|_| "the working folder".to_string(), |path| path.display().to_string())
+}

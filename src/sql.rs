@@ -1,0 +1,223 @@
+//! Questions: a DataFusion session over all layers of the lake, for people and for pipelines.
+//!
+//! Stands above the lake. `silver`, `bronze` and `ops` are the tables as committed; `gold` is the
+//! stored windows plus, computed on the spot, those that are not final yet (`is_final`).
+//!
+//! Invariant: read-only. DDL, DML and statements are refused at plan level.
+//! Invariant: a gold answer never mixes two states of a window: a window that silver has changed since
+//! is answered from silver.
+
+pub mod pipeline;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use datafusion::catalog::{CatalogProvider, MemorySchemaProvider, SchemaProvider};
+use datafusion::datasource::MemTable;
+use datafusion::error::DataFusionError;
+use datafusion::execution::context::SQLOptions;
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::logical_expr::{Expr, LogicalPlanBuilder, col, lit};
+use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
+use datafusion::scalar::ScalarValue;
+
+use crate::lake::scan::in_range;
+use crate::lake::tables::{TableSpec, WINDOWED_VIEWS, fixed_tables};
+use crate::lake::{Lake, LakeError, TimeRange};
+use pipeline::{Pipeline, TIME_COLUMN};
+
+pub const MINUTE_MS: i64 = 60_000;
+/// A session is at most a day long: its row may lie a day before its end or its failure.
+const SESSION_DAYS_MS: i64 = 86_400_000;
+/// Planning needs next to none.
+pub const PLANNING_MEMORY_BYTES: usize = 64 << 20;
+
+/// Bounds of a query.
+#[derive(Debug, Clone, Copy)]
+pub struct QueryLimits {
+    pub memory_bytes: usize,
+    pub timeout: Duration,
+}
+
+/// What can go wrong with a question.
+#[derive(Debug, thiserror::Error)]
+pub enum SqlError {
+    #[error(transparent)]
+    Lake(#[from] LakeError),
+    #[error("{0}")]
+    Query(#[from] DataFusionError),
+    #[error("the query took longer than {0:?} and was stopped; narrow its time range, or raise sql.timeout")]
+    Timeout(Duration),
+}
+
+/// The windows of one pipeline that are to be answered from silver, as epoch minutes of their starts.
+pub type OpenWindows = BTreeSet<i64>;
+
+/// A context with the four empty schemas and bounded memory.
+pub fn empty_context(memory_bytes: usize) -> Result<SessionContext, DataFusionError> {
+    let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(memory_bytes))).build_arc()?;
+    let config = SessionConfig::new().with_information_schema(true).with_target_partitions(2);
+    let context = SessionContext::new_with_config_rt(config, runtime);
+    let catalog = catalog(&context)?;
+    for layer in ["bronze", "silver", "gold", "ops"] {
+        catalog.register_schema(layer, Arc::new(MemorySchemaProvider::new()))?;
+    }
+    Ok(context)
+}
+
+fn catalog(context: &SessionContext) -> Result<Arc<dyn CatalogProvider>, DataFusionError> {
+    context.catalog("datafusion").ok_or_else(|| DataFusionError::Internal("the session has no default catalog".to_string()))
+}
+
+fn schema(context: &SessionContext, layer: &str) -> Result<Arc<dyn SchemaProvider>, DataFusionError> {
+    catalog(context)?.schema(layer).ok_or_else(|| DataFusionError::Internal(format!("the session has no schema {layer}")))
+}
+
+/// Registers what pipelines may read: silver within a range of event time, with the hidden time.
+pub async fn register_windowed_views(context: &SessionContext, lake: &Lake, range: TimeRange) -> Result<(), SqlError> {
+    let silver = schema(context, "silver")?;
+    for view in WINDOWED_VIEWS {
+        let provider = lake.provider(context, view.table).await?;
+        let frame = context.read_table(provider)?.filter(view_range(view.time_column, range))?;
+        let frame = frame.with_column(TIME_COLUMN, col(view.time_column))?;
+        silver.register_table(view.name.to_string(), frame.into_view())?;
+    }
+    Ok(())
+}
+
+/// Registers what pipelines may read, without rows: to plan and to check.
+pub fn register_empty_views(context: &SessionContext) -> Result<(), SqlError> {
+    let silver = schema(context, "silver")?;
+    let specs = fixed_tables();
+    for view in WINDOWED_VIEWS {
+        let Some(spec) = specs.iter().find(|spec| spec.name == view.table) else { continue };
+        let empty = MemTable::try_new(Arc::clone(&spec.schema), vec![vec![]])?;
+        let frame = context.read_table(Arc::new(empty))?.with_column(TIME_COLUMN, col(view.time_column))?;
+        silver.register_table(view.name.to_string(), frame.into_view())?;
+    }
+    Ok(())
+}
+
+/// A context with gold tables of these shapes, without rows: to check what reads them.
+pub fn empty_gold(specs: &[TableSpec]) -> Result<SessionContext, SqlError> {
+    let context = empty_context(PLANNING_MEMORY_BYTES)?;
+    let gold = schema(&context, "gold")?;
+    for spec in specs {
+        let empty = MemTable::try_new(Arc::clone(&spec.schema), vec![vec![]])?;
+        gold.register_table(spec.name.trim_start_matches("gold.").to_string(), Arc::new(empty))?;
+    }
+    Ok(context)
+}
+
+/// Sessions are partitioned by their start: by another time the days before must be looked at too.
+fn view_range(time_column: &str, range: TimeRange) -> Expr {
+    if !matches!(time_column, "ended_at" | "fatal_error_at") || range == TimeRange::ALL {
+        return in_range(time_column, range);
+    }
+    let time = |ms: i64| lit(ScalarValue::TimestampMicrosecond(Some(ms.saturating_mul(1000)), Some("UTC".into())));
+    let started = TimeRange { from_ms: range.from_ms.saturating_sub(SESSION_DAYS_MS), to_ms: range.to_ms };
+    in_range("started_at", started).and(col(time_column).gt_eq(time(range.from_ms))).and(col(time_column).lt_eq(time(range.to_ms)))
+}
+
+/// The range of event time that some windows cover.
+pub fn range_of(windows: &BTreeSet<i64>, window_minutes: i64) -> Option<TimeRange> {
+    let (first, last) = (windows.first()?, windows.last()?);
+    Some(TimeRange { from_ms: first * MINUTE_MS, to_ms: (last + window_minutes) * MINUTE_MS - 1 })
+}
+
+/// Rows of a pipeline for some windows, computed from silver.
+pub async fn run_pipeline(lake: &Lake, pipeline: &Pipeline, windows: &BTreeSet<i64>, memory_bytes: usize) -> Result<Vec<RecordBatch>, SqlError> {
+    let Some(range) = range_of(windows, pipeline.window_minutes) else { return Ok(Vec::new()) };
+    let context = empty_context(memory_bytes)?;
+    register_windowed_views(&context, lake, range.widened(pipeline.reach_minutes * MINUTE_MS)).await?;
+    let plan = pipeline.plan(&context).await?;
+    let frame = context.execute_logical_plan(plan).await?.filter(in_windows(windows))?;
+    Ok(frame.collect().await?)
+}
+
+/// `window_start` is one of these windows: as ranges, for there may be a day of them.
+fn in_windows(windows: &BTreeSet<i64>) -> Expr {
+    let time = |minute: i64| lit(ScalarValue::TimestampMicrosecond(Some(minute * MINUTE_MS * 1000), Some("UTC".into())));
+    let mut spans: Vec<(i64, i64)> = Vec::new();
+    let step = windows.iter().zip(windows.iter().skip(1)).map(|(a, b)| b - a).min().unwrap_or(1);
+    for minute in windows {
+        match spans.last_mut() {
+            Some((_, last)) if *last + step == *minute => *last = *minute,
+            _ => spans.push((*minute, *minute)),
+        }
+    }
+    let within = |(first, last): (i64, i64)| col("window_start").gt_eq(time(first)).and(col("window_start").lt_eq(time(last)));
+    spans.into_iter().map(within).reduce(Expr::or).unwrap_or_else(|| lit(false))
+}
+
+/// A session for people: every table, with gold completed from silver.
+pub async fn open(lake: &Lake, pipelines: &[(Pipeline, OpenWindows)], limits: QueryLimits) -> Result<SessionContext, SqlError> {
+    let context = empty_context(limits.memory_bytes)?;
+    for name in lake.table_names().await {
+        let Some((layer, table)) = name.split_once('.') else { continue };
+        if layer != "gold" {
+            schema(&context, layer)?.register_table(table.to_string(), lake.provider(&context, &name).await?)?;
+        }
+    }
+    for (pipeline, windows) in pipelines {
+        if let Some(frame) = gold(&context, lake, pipeline, windows, limits.memory_bytes).await? {
+            schema(&context, "gold")?.register_table(pipeline.name.clone(), frame.into_view())?;
+        }
+    }
+    Ok(context)
+}
+
+/// Stored windows and open ones, one shape; `None` if there is neither table nor silver.
+async fn gold(
+    context: &SessionContext,
+    lake: &Lake,
+    pipeline: &Pipeline,
+    windows: &OpenWindows,
+    memory_bytes: usize,
+) -> Result<Option<DataFrame>, SqlError> {
+    let table = pipeline.table();
+    if !lake.table_names().await.contains(&table) {
+        return Ok(None);
+    }
+    let spec = lake.spec(&table).await?;
+    let stored = context.read_table(lake.provider(context, &table).await?)?.with_column("is_final", lit(true))?;
+    let Some(range) = range_of(windows, pipeline.window_minutes) else { return Ok(Some(stored)) };
+    // The views of another range must not meet the tables that people query: a context of its own.
+    let apart = empty_context(memory_bytes)?;
+    register_windowed_views(&apart, lake, range.widened(pipeline.reach_minutes * MINUTE_MS)).await?;
+    let plan = pipeline.plan(&apart).await?;
+    let live = apart.execute_logical_plan(plan).await?.filter(in_windows(windows))?;
+    let mut columns = Vec::new();
+    for field in spec.schema.fields() {
+        let name = field.name();
+        let value = match name.as_str() {
+            "event_date" => datafusion::logical_expr::cast(col("window_start"), field.data_type().clone()),
+            pipeline::PIPELINE_HASH => lit(pipeline.hash.clone()),
+            pipeline::SILVER_VERSIONS => lit(ScalarValue::Utf8(None)),
+            name => datafusion::logical_expr::cast(col(name), field.data_type().clone()),
+        };
+        columns.push(value.alias(name));
+    }
+    columns.push(lit(false).alias("is_final"));
+    let live = LogicalPlanBuilder::from(live.into_unoptimized_plan()).project(columns)?.build()?;
+    let names: Vec<Expr> = spec.schema.fields().iter().map(|field| col(field.name())).chain([col("is_final")]).collect();
+    let stored = stored.filter(in_windows(windows).is_not_true())?.select(names)?;
+    Ok(Some(stored.union(DataFrame::new(context.state(), live))?))
+}
+
+/// Runs one read-only query within its bounds.
+///
+/// # Errors
+/// What the planner or the run says; a statement that would change anything is refused.
+pub async fn query(context: &SessionContext, text: &str, limits: QueryLimits) -> Result<(arrow::datatypes::SchemaRef, Vec<RecordBatch>), SqlError> {
+    let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+    let frame = context.sql_with_options(text, options).await?;
+    let schema = Arc::new(frame.schema().as_arrow().clone());
+    match tokio::time::timeout(limits.timeout, frame.collect()).await {
+        Ok(batches) => Ok((schema, batches?)),
+        Err(_) => Err(SqlError::Timeout(limits.timeout)),
+    }
+}

@@ -1,0 +1,520 @@
+//! Pipelines: one SQL file, one gold table.
+//!
+//! Reads `pipelines/*.sql`, checks that each file is one windowed SELECT that Arroyo would take as it
+//! lies, and runs it over windows of silver. The text is never changed: `tumble` gets its meaning in
+//! the parsed tree, as Arroyo gives it one while planning.
+//!
+//! Invariant: a file that is accepted here uses only constructs that both engines know.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::prelude::SessionContext;
+use datafusion::sql::parser::{DFParser, Statement as DfStatement};
+use datafusion::sql::sqlparser::ast::{
+    Expr, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident, ObjectName, Query, Select, SelectItem, SetExpr, Spanned,
+    Statement, TableFactor, Value, visit_expressions, visit_expressions_mut, visit_relations,
+};
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::parser::Parser;
+use sha2::{Digest, Sha256};
+
+use crate::event::schema::timestamp_type;
+use crate::lake::tables::{PARTITION_COLUMN, TableSpec, WINDOWED_VIEWS};
+
+/// The hidden event-time column of every windowed view.
+pub const TIME_COLUMN: &str = "_timestamp";
+const WINDOW_START: &str = "window_start";
+const WINDOW_END: &str = "window_end";
+/// Lineage columns that the runner adds to each gold row (DESIGN D14).
+pub const PIPELINE_HASH: &str = "pipeline_hash";
+pub const SILVER_VERSIONS: &str = "silver_versions";
+/// A reach widens every window's reading by twice itself: past an hour a join wants another design.
+const REACH_MINUTES_MAX: i64 = 60;
+/// Hex digits of a pipeline's hash that are stored: 64 bits tell the versions of one file apart.
+const HASH_DIGITS: usize = 16;
+
+/// Something that a person has to mend in a pipeline file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Complaint {
+    pub place: String,
+    pub message: String,
+}
+
+impl std::fmt::Display for Complaint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.place, self.message)
+    }
+}
+
+/// One parsed pipeline.
+#[derive(Debug, Clone)]
+pub struct Pipeline {
+    /// Gold table without its layer: the file's name without `.sql`.
+    pub name: String,
+    /// First 16 hex digits of the SHA-256 of the file.
+    pub hash: String,
+    /// Window length in minutes.
+    pub window_minutes: i64,
+    /// Names of the silver views that it reads.
+    pub reads: Vec<String>,
+    /// How far from a window the rows may lie that it joins (`-- Reach: 5 minutes`), minutes.
+    pub reach_minutes: i64,
+    about: String,
+    column_comments: BTreeMap<String, String>,
+    statement: Statement,
+}
+
+impl Pipeline {
+    /// `gold.<name>`.
+    pub fn table(&self) -> String {
+        format!("gold.{}", self.name)
+    }
+
+    /// Parses one file.
+    ///
+    /// # Errors
+    /// One complaint with file, line, column and the fix.
+    pub fn parse(file: &str, text: &str) -> Result<Pipeline, Complaint> {
+        let at = |line: u64, column: u64, message: String| Complaint {
+            place: if line == 0 { file.to_string() } else { format!("{file}:{line}:{column}") },
+            message,
+        };
+        let name = Path::new(file).file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        if name.is_empty() || !name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
+            return Err(at(0, 0, format!("`{name}` cannot name a table; use lower-case letters, digits and `_`")));
+        }
+        let mut statements = Parser::parse_sql(&GenericDialect {}, text).map_err(|error| {
+            let message = error.to_string();
+            let (line, column) = place_in(&message);
+            at(line, column, message.trim_start_matches("sql parser error: ").to_string())
+        })?;
+        if statements.len() != 1 {
+            return Err(at(0, 0, format!("{} statements found; a pipeline is one SELECT", statements.len())));
+        }
+        let Statement::Query(mut query) = statements.remove(0) else {
+            return Err(at(1, 1, "not a SELECT; a pipeline is one SELECT, the table it fills is named by the file".to_string()));
+        };
+        refuse_unportable(&query).map_err(|(message, line, column)| at(line, column, message))?;
+        let reads = relations(&query).map_err(|(message, line, column)| at(line, column, message))?;
+        let mut widths = Vec::new();
+        give_windows_meaning(&mut query, &mut widths).map_err(|(message, line, column)| at(line, column, message))?;
+        widths.dedup();
+        let [window_minutes] = widths[..] else {
+            let message = if widths.is_empty() {
+                "no window: group by `tumble(interval '1 minute')`, so that a gold row belongs to one window"
+            } else {
+                "windows of different lengths in one pipeline; use one length, or two files"
+            };
+            return Err(at(0, 0, message.to_string()));
+        };
+        let Header { about, column_comments, reach_minutes } = header(text).map_err(|message| at(0, 0, message))?;
+        let hash: String = Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Pipeline {
+            name,
+            hash: hash[..HASH_DIGITS].to_string(),
+            window_minutes,
+            reads,
+            reach_minutes,
+            about,
+            column_comments,
+            statement: Statement::Query(query),
+        })
+    }
+
+    /// The minutes whose windows a change in `minutes` can reach.
+    pub fn reached(&self, minutes: &BTreeSet<i64>) -> BTreeSet<i64> {
+        let reach = self.reach_minutes;
+        minutes.iter().flat_map(|minute| minute - reach..=minute + reach).collect()
+    }
+
+    /// The plan over the views that `context` holds.
+    pub async fn plan(&self, context: &SessionContext) -> datafusion::error::Result<LogicalPlan> {
+        context.state().statement_to_plan(DfStatement::Statement(Box::new(self.statement.clone()))).await
+    }
+
+    /// The gold table that the plan's columns make.
+    ///
+    /// # Errors
+    /// A sentence that says which column is missing or has a type that Delta cannot hold.
+    pub fn table_spec(&self, plan: &LogicalPlan) -> Result<TableSpec, String> {
+        let planned = plan.schema();
+        for name in [WINDOW_START, WINDOW_END] {
+            if !planned.fields().iter().any(|field| field.name() == name) {
+                return Err(format!("no column `{name}`; select `window.start AS window_start, window.end AS window_end`"));
+            }
+        }
+        let mut fields = vec![Field::new(PARTITION_COLUMN, DataType::Date32, false).with_metadata(comment("UTC day of window_start"))];
+        let mut texts = Vec::new();
+        for field in planned.fields() {
+            let data_type = stored_type(field.data_type())
+                .ok_or_else(|| format!("column `{}` has the type {}, which a gold table cannot hold; cast it", field.name(), field.data_type()))?;
+            if data_type == DataType::Utf8 {
+                texts.push(field.name().clone());
+            }
+            let about = match field.name().as_str() {
+                WINDOW_START => "start of the window, UTC".to_string(),
+                WINDOW_END => "end of the window, exclusive, UTC".to_string(),
+                name => self.column_comments.get(name).cloned().unwrap_or_default(),
+            };
+            fields.push(Field::new(field.name(), data_type, true).with_metadata(comment(&about)));
+        }
+        fields.push(Field::new(PIPELINE_HASH, DataType::Utf8, true).with_metadata(comment("content of the pipeline file that made the row")));
+        fields.push(Field::new(SILVER_VERSIONS, DataType::Utf8, true).with_metadata(comment("versions of the silver tables it was computed from")));
+        let mut sort_columns = vec![WINDOW_START.to_string()];
+        sort_columns.extend(texts.iter().cloned());
+        let mut statistics = vec![WINDOW_START.to_string(), WINDOW_END.to_string()];
+        statistics.extend(texts);
+        Ok(TableSpec {
+            name: self.table(),
+            about: self.about.clone(),
+            schema: Arc::new(Schema::new(fields)),
+            time_column: WINDOW_START.to_string(),
+            window_columns: vec![WINDOW_START.to_string()],
+            sort_columns,
+            statistics,
+            properties: Vec::new(),
+        })
+    }
+
+    /// The columns that the SELECT itself gives, in the types that are stored.
+    pub fn selected_schema(spec: &TableSpec) -> SchemaRef {
+        let is_ours = |name: &str| [PARTITION_COLUMN, PIPELINE_HASH, SILVER_VERSIONS].contains(&name);
+        let fields: Vec<Field> =
+            spec.schema.fields().iter().filter(|field| !is_ours(field.name())).map(|field| field.as_ref().clone()).collect();
+        Arc::new(Schema::new(fields))
+    }
+}
+
+fn comment(about: &str) -> std::collections::HashMap<String, String> {
+    std::collections::HashMap::from([("comment".to_string(), about.to_string())])
+}
+
+/// The type a planned column is stored in; `None` if there is none.
+fn stored_type(planned: &DataType) -> Option<DataType> {
+    Some(match planned {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => DataType::Utf8,
+        DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64 => DataType::Int64,
+        DataType::UInt8 | DataType::UInt16 | DataType::UInt32 | DataType::UInt64 => DataType::Int64,
+        DataType::Float16 | DataType::Float32 | DataType::Float64 => DataType::Float64,
+        DataType::Boolean => DataType::Boolean,
+        DataType::Date32 => DataType::Date32,
+        DataType::Timestamp(_, _) => timestamp_type(),
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => DataType::Binary,
+        _ => return None,
+    })
+}
+
+/// Reads every `.sql` file of a folder, in name order.
+///
+/// # Errors
+/// All complaints of all files.
+pub fn parse_all(files: &[(String, String)]) -> Result<Vec<Pipeline>, Vec<Complaint>> {
+    let mut pipelines = Vec::new();
+    let mut complaints = Vec::new();
+    for (file, text) in files {
+        match Pipeline::parse(file, text) {
+            Ok(pipeline) => pipelines.push(pipeline),
+            Err(complaint) => complaints.push(complaint),
+        }
+    }
+    if complaints.is_empty() { Ok(pipelines) } else { Err(complaints) }
+}
+
+/// A refusal and where in the text it stands.
+type Refusal = (String, u64, u64);
+
+fn refusal(message: &str, spanned: &impl Spanned) -> Refusal {
+    let start = spanned.span().start;
+    (message.to_string(), start.line, start.column)
+}
+
+fn refuse_unportable(query: &Query) -> Result<(), Refusal> {
+    if query.order_by.is_some() {
+        return Err(refusal("ORDER BY cannot stand in a pipeline: rows of a table have no order; sort where you query", query));
+    }
+    if query.limit_clause.is_some() || query.fetch.is_some() {
+        return Err(refusal("LIMIT cannot stand in a pipeline: it would drop rows silently", query));
+    }
+    let found = visit_expressions(query, |expr| match expr {
+        Expr::InSubquery { .. } | Expr::Exists { .. } => {
+            ControlFlow::Break(refusal("IN (SELECT ...) and EXISTS do not run on Arroyo; use a join", expr))
+        }
+        _ => ControlFlow::Continue(()),
+    });
+    match found {
+        ControlFlow::Break(refusal) => Err(refusal),
+        ControlFlow::Continue(()) => Ok(()),
+    }
+}
+
+/// The silver views that a query reads; anything else is refused.
+fn relations(query: &Query) -> Result<Vec<String>, Refusal> {
+    let ctes: Vec<String> =
+        query.with.iter().flat_map(|with| &with.cte_tables).map(|cte| cte.alias.name.value.clone()).collect();
+    let mut reads = Vec::new();
+    let found = visit_relations(query, |relation: &ObjectName| {
+        let name = relation.to_string();
+        let Some(view) = name.strip_prefix("silver.") else {
+            if ctes.contains(&name) {
+                return ControlFlow::Continue(());
+            }
+            let message = format!("`{name}` cannot be read by a pipeline; it reads silver only: {}", view_names());
+            return ControlFlow::Break(refusal(&message, relation));
+        };
+        if !WINDOWED_VIEWS.iter().any(|known| known.name == view) {
+            let message = format!("no table `{name}`; a pipeline reads {}", view_names());
+            return ControlFlow::Break(refusal(&message, relation));
+        }
+        if !reads.iter().any(|read| read == view) {
+            reads.push(view.to_string());
+        }
+        ControlFlow::Continue(())
+    });
+    match found {
+        ControlFlow::Break(refusal) => Err(refusal),
+        ControlFlow::Continue(()) => Ok(reads),
+    }
+}
+
+fn view_names() -> String {
+    WINDOWED_VIEWS.map(|view| format!("silver.{}", view.name)).join(", ")
+}
+
+/// Replaces `tumble(interval)` by the window that the row's event time falls into, in every SELECT.
+fn give_windows_meaning(query: &mut Query, widths: &mut Vec<i64>) -> Result<(), Refusal> {
+    for cte in query.with.iter_mut().flat_map(|with| &mut with.cte_tables) {
+        give_windows_meaning(&mut cte.query, widths)?;
+    }
+    window_in_set(&mut query.body, widths)
+}
+
+fn window_in_set(body: &mut SetExpr, widths: &mut Vec<i64>) -> Result<(), Refusal> {
+    match body {
+        SetExpr::Select(select) => window_in_select(select, widths),
+        SetExpr::Query(query) => give_windows_meaning(query, widths),
+        SetExpr::SetOperation { left, right, .. } => {
+            window_in_set(left, widths)?;
+            window_in_set(right, widths)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn window_in_select(select: &mut Select, widths: &mut Vec<i64>) -> Result<(), Refusal> {
+    for table in select.from.iter_mut().flat_map(|from| {
+        std::iter::once(&mut from.relation).chain(from.joins.iter_mut().map(|join| &mut join.relation))
+    }) {
+        if let TableFactor::Derived { subquery, .. } = table {
+            give_windows_meaning(subquery, widths)?;
+        }
+    }
+    if !mentions_tumble(select) {
+        return Ok(());
+    }
+    let Some(from) = select.from.first_mut() else {
+        return Err(refusal("tumble() needs a table whose event time it can go by", select));
+    };
+    let time = event_time_of(&mut from.relation)?;
+    let mut replace = |expr: &mut Expr| match tumble_width(expr) {
+        None => ControlFlow::Continue(()),
+        Some(Err(refusal)) => ControlFlow::Break(refusal),
+        Some(Ok((minutes, interval))) => {
+            widths.push(minutes);
+            *expr = window_struct(&interval, &time);
+            ControlFlow::Continue(())
+        }
+    };
+    for item in &mut select.projection {
+        if let ControlFlow::Break(refusal) = visit_expressions_mut(item, &mut replace) {
+            return Err(refusal);
+        }
+    }
+    if let GroupByExpr::Expressions(group, _) = &mut select.group_by
+        && let ControlFlow::Break(refusal) = visit_expressions_mut(group, &mut replace)
+    {
+        return Err(refusal);
+    }
+    Ok(())
+}
+
+fn mentions_tumble(select: &Select) -> bool {
+    let is_tumble = |expr: &Expr| if tumble_width(expr).is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+    select.projection.iter().any(|item| visit_expressions(item, is_tumble).is_break())
+        || matches!(&select.group_by, GroupByExpr::Expressions(group, _) if visit_expressions(group, is_tumble).is_break())
+}
+
+/// The expression that names the event time of a FROM's first table; a subquery is made to hand it up.
+fn event_time_of(relation: &mut TableFactor) -> Result<Expr, Refusal> {
+    let qualifier = match relation {
+        TableFactor::Table { name, alias, .. } => match alias {
+            Some(alias) => vec![alias.name.clone()],
+            None => name.0.iter().filter_map(|part| part.as_ident().cloned()).collect(),
+        },
+        TableFactor::Derived { subquery, alias, .. } => {
+            hand_time_up(&mut subquery.body)?;
+            alias.iter().map(|alias| alias.name.clone()).collect()
+        }
+        other => return Err(refusal("tumble() must stand over a table or a subquery", other)),
+    };
+    let mut path = qualifier;
+    path.push(Ident::new(TIME_COLUMN));
+    Ok(Expr::CompoundIdentifier(path))
+}
+
+fn hand_time_up(body: &mut SetExpr) -> Result<(), Refusal> {
+    match body {
+        SetExpr::Select(select) => {
+            let Some(from) = select.from.first_mut() else {
+                return Err(refusal("tumble() needs a table whose event time it can go by", select.as_ref()));
+            };
+            let time = event_time_of(&mut from.relation)?;
+            select.projection.push(SelectItem::ExprWithAlias { expr: time, alias: Ident::new(TIME_COLUMN) });
+            Ok(())
+        }
+        SetExpr::Query(query) => hand_time_up(&mut query.body),
+        SetExpr::SetOperation { left, right, .. } => {
+            hand_time_up(left)?;
+            hand_time_up(right)
+        }
+        other => Err(refusal("tumble() must stand over a table or a subquery", other)),
+    }
+}
+
+/// Window minutes and interval of a `tumble(...)` call; `None` for any other expression.
+fn tumble_width(expr: &Expr) -> Option<Result<(i64, Expr), Refusal>> {
+    let Expr::Function(function) = expr else { return None };
+    if !function.name.to_string().eq_ignore_ascii_case("tumble") {
+        return None;
+    }
+    let FunctionArguments::List(list) = &function.args else { return Some(Err(wrong_tumble(expr))) };
+    let [FunctionArg::Unnamed(FunctionArgExpr::Expr(interval @ Expr::Interval(parts)))] = &list.args[..] else {
+        return Some(Err(wrong_tumble(expr)));
+    };
+    let Expr::Value(value) = parts.value.as_ref() else { return Some(Err(wrong_tumble(expr))) };
+    let Value::SingleQuotedString(text) = &value.value else { return Some(Err(wrong_tumble(expr))) };
+    let unit = parts.leading_field.as_ref().map(ToString::to_string).unwrap_or_default();
+    match interval_minutes(&format!("{text} {unit}")) {
+        Some(minutes) => Some(Ok((minutes, interval.clone()))),
+        None => Some(Err(wrong_tumble(expr))),
+    }
+}
+
+fn wrong_tumble(expr: &Expr) -> Refusal {
+    refusal("write the window as tumble(interval '1 minute'): whole minutes or hours, up to one day", expr)
+}
+
+fn interval_minutes(text: &str) -> Option<i64> {
+    let mut words = text.split_whitespace();
+    let count: i64 = words.next()?.parse().ok()?;
+    let unit = match words.next()?.to_ascii_lowercase().trim_end_matches('s') {
+        "minute" => 1,
+        "hour" => 60,
+        "day" => 1440,
+        _ => return None,
+    };
+    let minutes = count.checked_mul(unit)?;
+    // A window must not straddle a day: gold is partitioned by the day of its start.
+    (words.next().is_none() && minutes > 0 && 1440 % minutes == 0).then_some(minutes)
+}
+
+/// `named_struct('start', date_bin(interval, time), 'end', date_bin(interval, time) + interval)`.
+fn window_struct(interval: &Expr, time: &Expr) -> Expr {
+    let text = format!("named_struct('start', date_bin({interval}, {time}), 'end', date_bin({interval}, {time}) + {interval})");
+    Parser::new(&GenericDialect {})
+        .try_with_sql(&text)
+        .and_then(|mut parser| parser.parse_expr())
+        .expect("made of two parsed expressions and fixed words")
+}
+
+struct Header {
+    about: String,
+    column_comments: BTreeMap<String, String>,
+    reach_minutes: i64,
+}
+
+/// The header comment: its first line, its `--   column: meaning` lines and its `-- Reach:`.
+fn header(text: &str) -> Result<Header, String> {
+    let mut header = Header { about: String::new(), column_comments: BTreeMap::new(), reach_minutes: 0 };
+    for line in text.lines().map_while(|line| line.strip_prefix("--")) {
+        let is_column = line.starts_with("   ");
+        match line.trim().split_once(':') {
+            Some((name, meaning)) if is_column => {
+                header.column_comments.insert(name.trim().to_string(), meaning.trim().to_string());
+            }
+            Some(("Reach", reach)) => {
+                header.reach_minutes = interval_minutes(reach.trim())
+                    .filter(|minutes| *minutes <= REACH_MINUTES_MAX)
+                    .ok_or_else(|| format!("`-- Reach:{reach}` is not understood; write for instance `-- Reach: 5 minutes`, one hour at the most"))?;
+            }
+            _ if header.about.is_empty() => header.about = line.trim().to_string(),
+            _ => {}
+        }
+    }
+    Ok(header)
+}
+
+/// `... at Line: 3, Column: 7` of a parser message.
+fn place_in(message: &str) -> (u64, u64) {
+    let number_after = |word: &str| {
+        let (_, rest) = message.split_once(word)?;
+        let digits: String = rest.trim_start().chars().take_while(char::is_ascii_digit).collect();
+        digits.parse().ok()
+    };
+    (number_after("Line:").unwrap_or(0), number_after("Column:").unwrap_or(0))
+}
+
+/// Parses with DataFusion's own parser, for people's queries.
+pub fn parse_statement(text: &str) -> datafusion::error::Result<DfStatement> {
+    let mut statements = DFParser::parse_sql(text)?;
+    match (statements.pop_front(), statements.is_empty()) {
+        (Some(statement), true) => Ok(statement),
+        _ => Err(datafusion::error::DataFusionError::Plan("give one statement".to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: &str) {
+        let shown = match Pipeline::parse("pipelines/t.sql", text) {
+            Ok(pipeline) => format!("{} min: {}", pipeline.window_minutes, pipeline.statement),
+            Err(complaint) => complaint.to_string(),
+        };
+        assert!(shown.contains(expected), "{shown}\nlacks\n{expected}");
+    }
+
+    #[test]
+    fn tumble_goes_by_the_event_time_of_the_table() {
+        check(
+            "SELECT tumble(interval '1 minute') AS window, count(*) AS n FROM silver.cdn_requests GROUP BY window",
+            "date_bin(INTERVAL '1 minute', silver.cdn_requests._timestamp)",
+        );
+    }
+
+    #[test]
+    fn a_subquery_hands_its_event_time_up() {
+        check(
+            "SELECT tumble(interval '5 minutes') AS window, count(*) AS n FROM \
+             (SELECT cdn FROM silver.cdn_requests UNION ALL SELECT cdn FROM silver.playback_sessions) AS both GROUP BY window",
+            "FROM (SELECT cdn, silver.cdn_requests._timestamp AS _timestamp FROM silver.cdn_requests UNION ALL",
+        );
+    }
+
+    #[test]
+    fn what_a_pipeline_may_not_do_is_said_with_its_place() {
+        check("SELECT 1 AS n FROM silver.cdn_requests", "no window");
+        check("SELECT tumble(interval '1 minute') AS w FROM gold.cdn_1m GROUP BY w", "pipelines/t.sql:1:49: `gold.cdn_1m` cannot be read");
+        check("SELECT tumble(interval '1 minute') AS w FROM silver.sessions GROUP BY w", "no table `silver.sessions`; a pipeline reads silver.player_events");
+        check("SELECT tumble(interval '7 minutes') AS w FROM silver.cdn_requests GROUP BY w", "whole minutes or hours");
+        check("SELECT tumble(interval '1 minute') AS w FROM silver.cdn_requests GROUP BY w ORDER BY 1", "ORDER BY cannot stand");
+        check("SELEC 1", "pipelines/t.sql:1:1");
+        check("SELECT 1; SELECT 2", "2 statements");
+    }
+}

@@ -1,0 +1,33 @@
+//! Logs and error chains.
+//!
+//! Invariant: logs go to standard error, answers to standard output.
+//! Invariant: an error's chain is printed once, where it ends.
+
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Log, LogFormat};
+
+/// Sets the process's log up. Libraries are held at `warn`: their `info` is about themselves.
+pub fn start(log: &Log) {
+    let filter = EnvFilter::new(format!("warn,playhead={}", log.level.as_str()));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // A second start in one process (tests) keeps the first.
+    let _ = match log.format {
+        LogFormat::Text => builder.with_ansi(false).try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+}
+
+/// `what: because: because`.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
