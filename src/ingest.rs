@@ -26,7 +26,7 @@ use crate::event::schema::{
     session_columns, silver_cdn_columns, silver_player_columns,
 };
 use crate::lake::commit::Prepared;
-use crate::lake::scan::is_one_of;
+use crate::lake::scan::{is_not_true, is_one_of, is_true};
 use crate::lake::tables::{BRONZE_CDN, BRONZE_PLAYER, SILVER_INTERVALS, SILVER_PLAYER, SILVER_REJECTS, SILVER_REQUESTS, SILVER_SESSIONS};
 use crate::lake::{Commit, Lake, LakeError, TimeRange};
 use crate::privacy::Privacy;
@@ -37,6 +37,10 @@ use dedupe::{Dedupe, hour_range_ms};
 use intake::{Batch, Position};
 
 const DAY_MS: i64 = 86_400_000;
+/// A session that has been silent for longer than this has ended: the idle gap and a margin.
+const STILL_ALIVE_MS: i64 = 40 * 60_000;
+/// Past any event time that the decoders let through, and safe to turn into microseconds.
+const END_OF_TIME_MS: i64 = i64::MAX / 1000;
 /// How far back the newest note is searched: every ingest commit leaves one, so a few suffice.
 const NOTES_SEARCHED: i64 = 64;
 /// Session keys asked of the lake in one query, to bound the length of its condition.
@@ -261,6 +265,10 @@ impl Ingest {
     }
 
     async fn commit_facts(&self, changes: FactChanges, bronze_version: i64) -> Result<(), LakeError> {
+        let covered = self.lake.covered(SILVER_SESSIONS, BRONZE_PLAYER).await?;
+        if changes == FactChanges::default() && covered == Some(bronze_version) {
+            return Ok(());
+        }
         let FactChanges { intervals_removed, intervals_added, sessions_removed, sessions_added, rewritten_keys } = changes;
         let rewritten: HashSet<String> = rewritten_keys.into_iter().collect();
         let intervals = to_batch(SILVER_INTERVALS, &interval_columns(), &intervals_added)?;
@@ -423,34 +431,34 @@ impl Ingest {
             .collect())
     }
 
-    /// Loads the sessions that are open, and writes those anew that a crash may have left half done.
+    /// Loads the sessions that may go on, and writes those anew that a crash may have left half done.
     async fn recover_sessions(&mut self, touched: BTreeSet<String>) -> Result<(), LakeError> {
-        let open = is_open_session();
-        let rows = self.lake.scan(SILVER_SESSIONS, &["session_key"], TimeRange::ALL, Some(open)).await?;
-        let mut keys: BTreeSet<String> = history::texts(&rows, "session_key").into_iter().collect();
+        let Some(floor_ms) = self.watermark_floor_ms else { return Ok(()) };
+        let recent = TimeRange { from_ms: floor_ms - STILL_ALIVE_MS, to_ms: END_OF_TIME_MS };
+        let open = self.lake.scan(SILVER_SESSIONS, &["session_key"], TimeRange::ALL, Some(is_true("is_open"))).await?;
+        let alive = self.lake.scan(SILVER_PLAYER, &["session_key"], recent, Some(is_not_true("unattributed"))).await?;
+        let mut keys: BTreeSet<String> = history::texts(&open, "session_key").into_iter().collect();
+        keys.extend(history::texts(&alive, "session_key"));
         keys.extend(touched.iter().cloned());
         if keys.is_empty() {
             return Ok(());
         }
         let keys: Vec<String> = keys.into_iter().collect();
-        // Two days before the watermark hold every session that can still be open; what was touched
-        // may be older.
-        let range = match (touched.is_empty(), self.watermark_floor_ms) {
-            (true, Some(floor_ms)) => TimeRange { from_ms: floor_ms - 2 * DAY_MS, to_ms: i64::MAX / 1000 },
-            _ => TimeRange::ALL,
+        // Two days before the watermark hold every session that can still go on; what was touched may
+        // be older.
+        let range = if touched.is_empty() {
+            TimeRange { from_ms: floor_ms - 2 * DAY_MS, to_ms: END_OF_TIME_MS }
+        } else {
+            TimeRange::ALL
         };
         self.load_keys(keys.clone(), range, &HashSet::new()).await?;
         if touched.is_empty() {
             return Ok(());
         }
-        let changes = self.sessions.rewrite(&keys, self.watermark_floor_ms);
+        let changes = self.sessions.rewrite(&keys, Some(floor_ms));
         let version = self.lake.version(BRONZE_PLAYER).await?;
         self.commit_facts(changes, version).await
     }
-}
-
-fn is_open_session() -> datafusion::logical_expr::Expr {
-    datafusion::logical_expr::col("is_open")
 }
 
 /// The application id under which a partition's position is kept.

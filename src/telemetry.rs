@@ -7,9 +7,12 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Log, LogFormat};
 
+/// Libraries that log an error which they also return: it would be told twice, once out of context.
+const TOLD_BY_US: &str = "deltalake=off,deltalake_core=off,delta_kernel=off,buoyant_kernel=off,buoyant_kernel_engine=off";
+
 /// Sets the process's log up. Libraries are held at `warn`: their `info` is about themselves.
 pub fn start(log: &Log) {
-    let filter = EnvFilter::new(format!("warn,playhead={}", log.level.as_str()));
+    let filter = EnvFilter::new(format!("warn,{TOLD_BY_US},playhead={}", log.level.as_str()));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     // A second start in one process (tests) keeps the first.
     let _ = match log.format {

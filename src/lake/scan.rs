@@ -67,3 +67,13 @@ pub fn in_range(time_column: &str, range: TimeRange) -> Expr {
 pub fn is_one_of(column: &str, values: impl IntoIterator<Item = String>) -> Expr {
     col(column).in_list(values.into_iter().map(lit).collect(), false)
 }
+
+/// A flag that is set.
+pub fn is_true(column: &str) -> Expr {
+    col(column).is_true()
+}
+
+/// A flag that is not set, or not known.
+pub fn is_not_true(column: &str) -> Expr {
+    col(column).is_not_true()
+}

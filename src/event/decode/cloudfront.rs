@@ -3,7 +3,9 @@
 //!
 //! Stands first in the walk of a CDN request; the request goes to `enrich`.
 //!
-//! Invariant: a column is bound by its name, never by its position; without names nothing is bound.
+//! Invariant: a column is bound by its name. A file that lost its `#Fields` line is read only if its
+//! rows have the very shape of the standard log (24, 26 or 33 columns, a date, a time and a status
+//! where they belong), and each of its records says so with the flag `assumed_fields`.
 //! Invariant: `-` and an empty cell are `None`.
 
 use std::borrow::Cow;
@@ -23,6 +25,14 @@ const FIELDS_BYTES_MAX: usize = 16 * 1024;
 const FORWARDED_MAX: usize = 32;
 
 const CDN: &str = "cloudfront";
+
+/// The columns of the standard log in their constant order; older logs have the first 24 or 26.
+const STANDARD_FIELDS: &str = "date time x-edge-location sc-bytes c-ip cs-method cs(Host) cs-uri-stem sc-status cs(Referer) cs(User-Agent) \
+     cs-uri-query cs(Cookie) x-edge-result-type x-edge-request-id x-host-header cs-protocol cs-bytes time-taken x-forwarded-for ssl-protocol \
+     ssl-cipher x-edge-response-result-type cs-protocol-version fle-status fle-encrypted-fields c-port time-to-first-byte \
+     x-edge-detailed-result-type sc-content-type sc-content-len sc-range-start sc-range-end";
+const STANDARD_COLUMNS: [usize; 3] = [24, 26, 33];
+const ASSUMED_FIELDS: &str = "assumed_fields";
 
 /// What a column holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,8 +184,13 @@ pub(super) fn decode(
     context: &DecodeContext,
 ) -> Result<CdnRequest, Reject> {
     let Some(layout) = layout else {
-        let detail = "no #Fields line came before this record; add it to the file or set the field list of this source";
-        return Err(reject(RejectReason::MissingFields, detail));
+        let Some(layout) = standard_layout(payload) else {
+            let detail = "no #Fields line came before this record, and it has not the columns of the standard log; add the line to the file";
+            return Err(reject(RejectReason::MissingFields, detail));
+        };
+        let mut request = decode(payload, Some(&layout), context)?;
+        flag(&mut request.dq_flags, ASSUMED_FIELDS);
+        return Ok(request);
     };
     if !layout.has_time {
         let detail = "#Fields names neither date and time nor timestamp";
@@ -204,6 +219,17 @@ pub(super) fn decode(
     request.payload = payload.to_owned();
     request.fields = Some(layout.fields.clone());
     Ok(request)
+}
+
+/// The standard columns, if a row without names has their number and their look.
+fn standard_layout(payload: &str) -> Option<Layout> {
+    let cells: Vec<&str> = without_bom(payload).split('\t').collect();
+    let has_look = cells.len() > 8 && utc_ms(cells[0], cells[1]).is_some() && cells[8].len() == 3 && cells[8].parse::<u16>().is_ok();
+    if !has_look || !STANDARD_COLUMNS.contains(&cells.len()) {
+        return None;
+    }
+    let names: Vec<&str> = STANDARD_FIELDS.split_ascii_whitespace().take(cells.len()).collect();
+    Layout::new(&names.join(" ")).ok().flatten()
 }
 
 /// As many cells as names; one trailing tab is in the vendor's own sample.

@@ -1,0 +1,148 @@
+//! What every test needs: a folder of its own, the binary, and answers as JSON.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The binary under test.
+pub const PLAYHEAD: &str = env!("CARGO_BIN_EXE_playhead");
+
+/// A key that two lakes share, so that their pseudonyms compare.
+pub const KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
+/// A temporary folder with a lake in it.
+pub struct Bench {
+    folder: TempDir,
+}
+
+impl Bench {
+    pub fn new() -> Bench {
+        let bench = Bench { folder: tempfile::tempdir().expect("a temporary folder can be made") };
+        std::fs::create_dir_all(bench.lake()).expect("the lake folder can be made");
+        std::fs::write(bench.lake().join("playhead.key"), KEY).expect("the key can be written");
+        bench
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn lake(&self) -> PathBuf {
+        self.path("lake")
+    }
+
+    /// Writes a file below the folder and returns its path.
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).expect("a folder can be made");
+        }
+        std::fs::write(&path, content).expect("a file can be written");
+        path
+    }
+
+    /// A `playhead` command on this bench's lake.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(PLAYHEAD);
+        command.args(arguments).arg("--data").arg(self.lake()).current_dir(self.folder.path());
+        command
+    }
+
+    /// Runs and returns whatever came.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("the binary starts")
+    }
+
+    /// Ingests and returns the summary; fails the test if the exit code is not 0.
+    #[track_caller]
+    pub fn ingest(&self, paths: &[&Path]) -> Value {
+        let mut command = self.command(&["ingest", "--json"]);
+        command.args(paths);
+        let output = command.output().expect("the binary starts");
+        assert!(output.status.success(), "ingest failed: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("the summary is JSON")
+    }
+
+    /// Rows of a query.
+    #[track_caller]
+    pub fn sql(&self, query: &str) -> Vec<Value> {
+        let output = self.run(&["sql", "--json", query]);
+        assert!(output.status.success(), "{query}\n{}", String::from_utf8_lossy(&output.stderr));
+        match serde_json::from_slice(&output.stdout).expect("the answer is JSON") {
+            Value::Array(rows) => rows,
+            other => panic!("not a list of rows: {other}"),
+        }
+    }
+
+    /// The one value of a query that gives one row with one column.
+    #[track_caller]
+    pub fn value(&self, query: &str) -> Value {
+        let rows = self.sql(query);
+        assert_eq!(rows.len(), 1, "{query} gave {} rows", rows.len());
+        let row = rows[0].as_object().expect("a row is an object");
+        row.values().next().cloned().unwrap_or(Value::Null)
+    }
+
+    #[track_caller]
+    pub fn int(&self, query: &str) -> i64 {
+        let value = self.value(query);
+        value.as_i64().unwrap_or_else(|| panic!("{query} gave {value}, not a whole number"))
+    }
+}
+
+/// A file of the four that stand in the repository.
+pub fn reference(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference").join(name)
+}
+
+/// A folder of foreign fixtures, or `None` with a line that says how to get it.
+#[allow(clippy::disallowed_methods)] // Tests have no settings; the variable is documented in the README.
+pub fn fixtures(name: &str) -> Option<PathBuf> {
+    let root = std::env::var_os("PLAYHEAD_FIXTURES")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/fixtures"), PathBuf::from);
+    let folder = root.join(name);
+    if folder.is_dir() {
+        return Some(folder);
+    }
+    println!("skipped: {} is not there; set PLAYHEAD_FIXTURES to the folder that holds {name}", folder.display());
+    None
+}
+
+/// Rows of every bronze, silver and gold table without the columns that tell when and where a record
+/// was received or which versions a row was computed from: what must not depend on delivery.
+pub fn contents(bench: &Bench) -> std::collections::BTreeMap<String, Vec<String>> {
+    const BY_DELIVERY: [&str; 5] = ["received_at", "source_partition", "source_offset", "silver_versions", "is_final"];
+    let tables = [
+        "bronze.player_events",
+        "bronze.cdn_logs",
+        "silver.player_events",
+        "silver.playback_intervals",
+        "silver.playback_sessions",
+        "silver.cdn_requests",
+        "gold.playback_1m",
+        "gold.errors_1m",
+        "gold.cdn_1m",
+        "gold.startup_by_pop_1m",
+        "gold.audience_1m",
+    ];
+    let mut contents = std::collections::BTreeMap::new();
+    for table in tables {
+        let rows = bench.sql(&format!("SELECT * FROM {table}"));
+        let mut rows: Vec<String> = rows
+            .into_iter()
+            .map(|mut row| {
+                if let Some(row) = row.as_object_mut() {
+                    BY_DELIVERY.iter().for_each(|column| {
+                        row.remove(*column);
+                    });
+                }
+                row.to_string()
+            })
+            .collect();
+        rows.sort();
+        contents.insert(table.to_string(), rows);
+    }
+    contents
+}
