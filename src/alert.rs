@@ -15,6 +15,7 @@
 //! whatever order the rows come.
 //! Invariant: state is the fold of transitions; nothing else is remembered.
 //! Invariant: nothing fires on fewer samples than its rule demands.
+//! Invariant: a window is evaluated for the `GROUPS_MAX` groups with the most samples, and no more.
 
 pub mod baseline;
 pub mod message;
@@ -31,6 +32,11 @@ use rule::{Condition, Rule, Severity, Test};
 
 pub(crate) const MINUTE_MS: i64 = 60_000;
 pub(crate) const DAY_MS: i64 = 86_400_000;
+
+/// Groups of one rule in one window. Each can become a transition, and so a row and a message: a
+/// dimension that somebody floods with names must not make a million of them. Ten thousand are more
+/// than anyone can be told of, and seldom are as many large enough to be believed.
+const GROUPS_MAX: usize = 10_000;
 
 /// Values of the dimensions in the order of the rule's `group_by`; `None` is unknown.
 pub type Dims = Vec<Option<String>>;
@@ -134,6 +140,7 @@ pub enum Reason {
     Threshold,
     /// The window holds no row of the group.
     MissingSeries,
+    /// Fewer than the rule demands, or than `GROUPS_MAX` other groups have.
     TooFewSamples,
     /// The denominator is zero or a sum is no number.
     NoValue,
@@ -269,9 +276,7 @@ impl AlertState {
 }
 
 /// The states after some events, in whatever order they are read back.
-pub fn fold<'e>(
-    events: impl IntoIterator<Item = &'e Transition>,
-) -> BTreeMap<Fingerprint, AlertState> {
+pub fn fold<'e>(events: impl IntoIterator<Item = &'e Transition>) -> BTreeMap<Fingerprint, AlertState> {
     let mut events: Vec<&Transition> = events.into_iter().collect();
     events.sort_by_key(|event| (event.window_end_ms, event.starts_at_ms, event.seq));
     let mut states = BTreeMap::new();
@@ -283,9 +288,7 @@ pub fn fold<'e>(
 
 fn apply(states: &mut BTreeMap<Fingerprint, AlertState>, event: &Transition) {
     if event.status.is_open() {
-        let state = AlertState {
-            last: event.clone(),
-        };
+        let state = AlertState { last: event.clone() };
         states.insert(event.fingerprint.clone(), state);
     } else {
         states.remove(&event.fingerprint);
@@ -297,6 +300,9 @@ fn apply(states: &mut BTreeMap<Fingerprint, AlertState>, event: &Transition) {
 /// `rows` are the minutes of the window (others are passed over), `history` is what
 /// `Rule::history_sql` gives for this window end. `previous` may hold the states of all rules:
 /// those of other rules come back untouched. Returns what changed and the states after it.
+///
+/// Of more than `GROUPS_MAX` groups, those with the most samples are evaluated. The others are no
+/// peers either, and their open alerts end for too few samples.
 pub fn evaluate(
     rule: &Rule,
     window_end_ms: i64,
@@ -305,7 +311,7 @@ pub fn evaluate(
     previous: &BTreeMap<Fingerprint, AlertState>,
     rules_hash: &str,
 ) -> (Vec<Transition>, BTreeMap<Fingerprint, AlertState>) {
-    let groups = pooled(rule, window_end_ms, rows);
+    let (groups, left_out) = largest(pooled(rule, window_end_ms, rows));
     let baselines = baseline::of(rule, window_end_ms, &groups, history);
     let mut transitions = Vec::new();
     let mut seen = BTreeSet::new();
@@ -320,11 +326,11 @@ pub fn evaluate(
             transitions.push(event);
         }
     }
-    let vanished = previous.iter().filter(|(fingerprint, state)| {
-        state.last.rule_uid == rule.uid && !seen.contains(*fingerprint)
-    });
+    let vanished = previous
+        .iter()
+        .filter(|(fingerprint, state)| state.last.rule_uid == rule.uid && !seen.contains(*fingerprint));
     for (_, state) in vanished {
-        transitions.push(ended(rule, window_end_ms, state, rules_hash));
+        transitions.push(ended(rule, window_end_ms, state, &left_out, rules_hash));
     }
     let mut states = previous.clone();
     for event in &transitions {
@@ -385,9 +391,7 @@ impl Totals {
     /// num / den, unless there is nothing to divide by.
     fn value(self) -> Option<f64> {
         let is_defined = self.num.is_finite() && self.den.is_finite() && self.den > 0.0;
-        is_defined
-            .then(|| self.num / self.den)
-            .filter(|value| value.is_finite())
+        is_defined.then(|| self.num / self.den).filter(|value| value.is_finite())
     }
 }
 
@@ -403,18 +407,25 @@ fn pooled(rule: &Rule, window_end_ms: i64, rows: &[MinuteRow]) -> BTreeMap<Dims,
             });
         }
     }
-    parts
-        .into_iter()
-        .map(|(dims, parts)| (dims.clone(), Totals::sum(parts)))
-        .collect()
+    parts.into_iter().map(|(dims, parts)| (dims.clone(), Totals::sum(parts))).collect()
+}
+
+/// The groups to evaluate, and those left out: the largest first, equal ones in order of their
+/// dimensions. Samples that are no number count as none.
+fn largest(groups: BTreeMap<Dims, Totals>) -> (BTreeMap<Dims, Totals>, BTreeMap<Dims, Totals>) {
+    if groups.len() <= GROUPS_MAX {
+        return (groups, BTreeMap::new());
+    }
+    let size = |totals: &Totals| if totals.samples.is_finite() { totals.samples } else { 0.0 };
+    let mut ranked: Vec<(Dims, Totals)> = groups.into_iter().collect();
+    // The sort is stable, so equal groups stay in the order of the map.
+    ranked.sort_by(|(_, a), (_, b)| size(b).total_cmp(&size(a)));
+    let left_out = ranked.split_off(GROUPS_MAX);
+    (ranked.into_iter().collect(), left_out.into_iter().collect())
 }
 
 fn named(rule: &Rule, values: &Dims) -> Vec<(String, Option<String>)> {
-    rule.group_by
-        .iter()
-        .cloned()
-        .zip(values.iter().cloned())
-        .collect()
+    rule.group_by.iter().cloned().zip(values.iter().cloned()).collect()
 }
 
 /// What a rule sees of one group in one window.
@@ -437,6 +448,16 @@ impl Reading {
         baseline: None,
         verdict: Verdict::Calm(Reason::MissingSeries),
     };
+
+    /// Of a group with rows, beyond the bound of groups.
+    fn left_out(totals: Totals) -> Reading {
+        Reading {
+            totals,
+            value: totals.value(),
+            baseline: None,
+            verdict: Verdict::Calm(Reason::TooFewSamples),
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -450,9 +471,7 @@ fn read(rule: &Rule, totals: Totals, baseline: Option<Found>) -> Reading {
     let verdict = match value {
         _ if !has_enough(rule, totals.samples) => Verdict::Calm(Reason::TooFewSamples),
         None => Verdict::Calm(Reason::NoValue),
-        Some(_) if rule.baseline.is_some() && baseline.is_none() => {
-            Verdict::Calm(Reason::NoBaseline)
-        }
+        Some(_) if rule.baseline.is_some() && baseline.is_none() => Verdict::Calm(Reason::NoBaseline),
         Some(value) => {
             let is_breach = rule
                 .conditions()
@@ -478,13 +497,7 @@ fn has_enough(rule: &Rule, samples: f64) -> bool {
 }
 
 /// A breach must be cleared by the near end of the confidence interval, in every condition.
-fn breaches(
-    rule: &Rule,
-    condition: &Condition,
-    value: f64,
-    samples: f64,
-    baseline: Option<Found>,
-) -> bool {
+fn breaches(rule: &Rule, condition: &Condition, value: f64, samples: f64, baseline: Option<Found>) -> bool {
     let is_lower = !condition.op.is_below();
     let bound = baseline::bound(rule.confidence, value, samples, is_lower);
     let tested = match (condition.test, baseline) {
@@ -514,22 +527,13 @@ struct Step {
     starts_at_ms: i64,
 }
 
-fn next_step(
-    rule: &Rule,
-    window_end_ms: i64,
-    reading: &Reading,
-    state: Option<&AlertState>,
-) -> Option<Step> {
+fn next_step(rule: &Rule, window_end_ms: i64, reading: &Reading, state: Option<&AlertState>) -> Option<Step> {
     let last = state.map(|state| &state.last);
     match (reading.verdict, last) {
         (Verdict::Breach, None) => {
             let is_firing = rule.hold_ms == 0;
             Some(Step {
-                status: if is_firing {
-                    Status::Firing
-                } else {
-                    Status::Pending
-                },
+                status: if is_firing { Status::Firing } else { Status::Pending },
                 reason: Reason::Threshold,
                 seq: u32::from(is_firing),
                 starts_at_ms: window_end_ms,
@@ -562,22 +566,20 @@ fn end_step(last: &Transition, reason: Reason) -> Step {
     }
 }
 
-fn ended(rule: &Rule, window_end_ms: i64, state: &AlertState, rules_hash: &str) -> Transition {
+/// The end of an alert whose group was not evaluated: it has no rows, or too many groups are larger.
+fn ended(rule: &Rule, window_end_ms: i64, state: &AlertState, left_out: &BTreeMap<Dims, Totals>, rules_hash: &str) -> Transition {
     let last = &state.last;
     let is_same_grouping = last.dims.iter().map(|(name, _)| name).eq(&rule.group_by);
     if !is_same_grouping {
         return rule_changed(window_end_ms, state, rules_hash);
     }
-    let step = end_step(last, Reason::MissingSeries);
-    let dims = last.dims.clone();
-    transition(
-        rule,
-        window_end_ms,
-        dims,
-        &Reading::MISSING,
-        step,
-        rules_hash,
-    )
+    let values: Dims = last.dims.iter().map(|(_, value)| value.clone()).collect();
+    let (reading, reason) = match left_out.get(&values) {
+        Some(totals) => (Reading::left_out(*totals), Reason::TooFewSamples),
+        None => (Reading::MISSING, Reason::MissingSeries),
+    };
+    let step = end_step(last, reason);
+    transition(rule, window_end_ms, last.dims.clone(), &reading, step, rules_hash)
 }
 
 /// The end of an alert whose rule can no longer be asked: its last words, with no value.
@@ -623,10 +625,7 @@ pub(crate) fn examples(rule: &Rule) -> [Transition; 2] {
         .iter()
         .map(|name| (name.clone(), Some("example".to_owned())))
         .collect();
-    let baseline = Found {
-        value: 0.25,
-        points: 3,
-    };
+    let baseline = Found { value: 0.25, points: 3 };
     let breach = Reading {
         totals: Totals {
             num: 500.0,
@@ -663,10 +662,7 @@ fn bare_transition(
         .value
         .zip(reading.baseline)
         .map(|(value, baseline)| ratio_to(value, baseline.value));
-    let kind = rule
-        .baseline
-        .as_ref()
-        .map_or("", |baseline| baseline.kind());
+    let kind = rule.baseline.as_ref().map_or("", |baseline| baseline.kind());
     Transition {
         event_id: String::new(),
         fingerprint: Fingerprint::of(&rule.uid, &dims),
@@ -732,32 +728,22 @@ mod tests {
                     "window_start window_end app_name app_version device_type clients \
                      clients_with_errors"
                 }
-                "gold.playback_1m" => {
-                    "window_start window_end isp country cdn stall_ms playing_ms active_sessions"
-                }
+                "gold.playback_1m" => "window_start window_end isp country cdn stall_ms playing_ms active_sessions",
                 _ => return None,
             };
             Some(columns.split_whitespace().map(str::to_owned).collect())
         }
 
         fn tables(&self) -> Vec<String> {
-            ["gold.cdn_1m", "gold.errors_1m", "gold.playback_1m"]
-                .map(str::to_owned)
-                .to_vec()
+            ["gold.cdn_1m", "gold.errors_1m", "gold.playback_1m"].map(str::to_owned).to_vec()
         }
     }
 
     pub(super) fn seed_files() -> Vec<(String, String)> {
         [
             ("cdn_latency", include_str!("../alerts/cdn_latency.yaml")),
-            (
-                "isp_rebuffering",
-                include_str!("../alerts/isp_rebuffering.yaml"),
-            ),
-            (
-                "playback_errors",
-                include_str!("../alerts/playback_errors.yaml"),
-            ),
+            ("isp_rebuffering", include_str!("../alerts/isp_rebuffering.yaml")),
+            ("playback_errors", include_str!("../alerts/playback_errors.yaml")),
         ]
         .map(|(name, text)| (format!("alerts/{name}.yaml"), text.to_owned()))
         .to_vec()
@@ -824,26 +810,14 @@ groups:
         let mut steps = Vec::new();
         for (index, minute) in minutes.iter().enumerate() {
             let end_ms = T0 + (index as i64 + 1) * MINUTE_MS;
-            let rows: Vec<MinuteRow> = minute
-                .map(|(num, den)| row(end_ms, &["tv"], num, den))
-                .into_iter()
-                .collect();
+            let rows: Vec<MinuteRow> = minute.map(|(num, den)| row(end_ms, &["tv"], num, den)).into_iter().collect();
             let (events, after) = evaluate(rule, end_ms, &rows, &[], &states, HASH);
             states = after;
             all.extend(events.iter().cloned());
-            assert_eq!(
-                fold(all.iter().rev()),
-                states,
-                "state is the fold of events"
-            );
+            assert_eq!(fold(all.iter().rev()), states, "state is the fold of events");
             steps.push(match events.as_slice() {
                 [] => "-".to_owned(),
-                [event] => format!(
-                    "{} {} {}",
-                    event.status.as_str(),
-                    event.reason.as_str(),
-                    event.seq
-                ),
+                [event] => format!("{} {} {}", event.status.as_str(), event.reason.as_str(), event.seq),
                 many => panic!("{many:?}"),
             });
         }
@@ -871,9 +845,7 @@ groups:
         check(
             &plain_rule(&[]),
             &[GOOD, BAD, BAD, BAD, BAD, GOOD, GOOD],
-            &[
-                NOTHING, PENDING, NOTHING, FIRING, NOTHING, RESOLVED, NOTHING,
-            ],
+            &[NOTHING, PENDING, NOTHING, FIRING, NOTHING, RESOLVED, NOTHING],
         );
     }
 
@@ -882,14 +854,7 @@ groups:
         check(
             &plain_rule(&[]),
             &[BAD, BAD, GOOD, BAD, BAD, BAD],
-            &[
-                PENDING,
-                NOTHING,
-                "inactive threshold 1",
-                PENDING,
-                NOTHING,
-                FIRING,
-            ],
+            &[PENDING, NOTHING, "inactive threshold 1", PENDING, NOTHING, FIRING],
         );
     }
 
@@ -946,11 +911,7 @@ groups:
         empty.samples = 500.0;
         let (events, _) = evaluate(&rule, T0 + MINUTE_MS, &[empty], &[], &States::new(), HASH);
         assert_eq!(events, []);
-        check(
-            &rule,
-            &[BAD, EMPTY],
-            &[PENDING, "inactive too_few_samples 1"],
-        );
+        check(&rule, &[BAD, EMPTY], &[PENDING, "inactive too_few_samples 1"]);
     }
 
     #[test]
@@ -970,19 +931,12 @@ groups:
 
     #[test]
     fn the_bound_must_clear_the_threshold() {
-        let wilson = [
-            ("        for: 2m\n", ""),
-            ("{method: none}", "{method: wilson, z: 3}"),
-        ];
+        let wilson = [("        for: 2m\n", ""), ("{method: none}", "{method: wilson, z: 3}")];
         let rule = plain_rule(&wilson);
         let six_percent = |n: f64| Some((0.06 * n, n));
         check(
             &rule,
-            &[
-                six_percent(100.0),
-                six_percent(1_000.0),
-                six_percent(10_000.0),
-            ],
+            &[six_percent(100.0), six_percent(1_000.0), six_percent(10_000.0)],
             &[NOTHING, NOTHING, FIRING],
         );
     }
@@ -1002,6 +956,52 @@ groups:
         assert_eq!(fires(&outside), None);
     }
 
+    /// One group more than the bound: all of 200 samples but these. Exactly one is left out.
+    #[track_caller]
+    fn check_left_out(others: &[(&str, f64)], expected: &str) {
+        let group = |name: &str, samples: f64| {
+            (
+                vec![Some(name.to_owned())],
+                Totals {
+                    num: 0.0,
+                    den: samples,
+                    samples,
+                },
+            )
+        };
+        let crowd = (others.len()..=GROUPS_MAX).map(|n| group(&format!("crowd-{n:05}"), 200.0));
+        let groups = crowd.chain(others.iter().map(|(name, samples)| group(name, *samples))).collect();
+        let (kept, left_out) = largest(groups);
+        assert_eq!(kept.len(), GROUPS_MAX);
+        let names: Vec<_> = left_out.into_keys().flatten().flatten().collect();
+        assert_eq!(names, [expected]);
+    }
+
+    #[test]
+    fn of_too_many_groups_the_largest_are_evaluated() {
+        check_left_out(&[("a", 199.0)], "a");
+        check_left_out(&[("a", 201.0)], "crowd-10000");
+        check_left_out(&[("a", 200.0), ("z", 200.0)], "z");
+        check_left_out(&[("a", 1.0), ("z", 2.0)], "a");
+        check_left_out(&[("a", f64::NAN), ("z", 1.0)], "a");
+        check_left_out(&[("a", f64::INFINITY), ("z", 1.0)], "a");
+    }
+
+    #[test]
+    fn an_alert_of_a_group_beyond_the_bound_ends_with_its_value() {
+        let rule = plain_rule(&[("        for: 2m\n", "")]);
+        let tv = |end_ms: i64| row(end_ms, &["tv"], 60.0, 150.0);
+        let (_, states) = evaluate(&rule, T0, &[tv(T0)], &[], &States::new(), HASH);
+        let later = T0 + MINUTE_MS;
+        let crowd = (0..GROUPS_MAX).map(|n| row(later, &[&format!("crowd-{n}")], 0.0, 200.0));
+        let rows: Vec<MinuteRow> = crowd.chain([tv(later)]).collect();
+        let (events, _) = evaluate(&rule, later, &rows, &[], &states, HASH);
+        let told: Vec<_> = events.iter().map(|e| (e.status, e.reason, e.value)).collect();
+        assert_eq!(told, [(Status::Resolved, Reason::TooFewSamples, Some(0.4))]);
+        let (events, _) = evaluate(&rule, later, &rows[1..], &[], &states, HASH);
+        assert_eq!(events, [], "at the bound all groups are evaluated");
+    }
+
     #[test]
     fn an_edit_of_group_by_closes_what_was_open() {
         let before = plain_rule(&[("        for: 2m\n", "")]);
@@ -1012,10 +1012,7 @@ groups:
         let (events, states) = evaluate(&after, end_ms + MINUTE_MS, &[], &[], &states, "sha256:11");
         let told: Vec<_> = events.iter().map(|e| (e.status, e.reason, e.seq)).collect();
         assert_eq!(told, [(Status::Resolved, Reason::RuleChanged, 2)]);
-        assert_eq!(
-            events[0].dims,
-            [("device_type".to_owned(), Some("tv".to_owned()))]
-        );
+        assert_eq!(events[0].dims, [("device_type".to_owned(), Some("tv".to_owned()))]);
         assert_eq!(states, States::new());
     }
 
@@ -1043,15 +1040,9 @@ groups:
         let (_, states) = evaluate(&other, end_ms, &rows, &[], &states, HASH);
         assert_eq!(states.len(), 2, "states of other rules come back untouched");
         let (events, left) = close_removed(&[other], end_ms + MINUTE_MS, &states, HASH);
-        let told: Vec<_> = events
-            .iter()
-            .map(|e| (e.rule_uid.as_str(), e.status, e.reason))
-            .collect();
+        let told: Vec<_> = events.iter().map(|e| (e.rule_uid.as_str(), e.status, e.reason)).collect();
         assert_eq!(told, [("errors", Status::Resolved, Reason::RuleChanged)]);
-        let uids: Vec<_> = left
-            .values()
-            .map(|state| state.last().rule_uid.as_str())
-            .collect();
+        let uids: Vec<_> = left.values().map(|state| state.last().rule_uid.as_str()).collect();
         assert_eq!(uids, ["playback-error-share"]);
     }
 
@@ -1071,11 +1062,7 @@ groups:
             share("b", "FR", 9_000.0),
         ];
         let (events, states) = evaluate(&rule, T0, &rows, &[], &States::new(), HASH);
-        assert_eq!(
-            events.len(),
-            1,
-            "France has too few peers, and all suffer alike"
-        );
+        assert_eq!(events.len(), 1, "France has too few peers, and all suffer alike");
         let event = &events[0];
         assert_eq!(event.status, Status::Pending);
         assert_eq!(event.value, Some(0.04));
@@ -1133,9 +1120,7 @@ groups:
             day(1, 21, 9_999.0),
         ];
         let rows = |mean: f64| [row(T0, &["b", "ES"], mean * 6_000.0, 6_000.0)];
-        let run = |mean: f64, history: &[SlotRow]| {
-            evaluate(&rule, T0, &rows(mean), history, &States::new(), HASH).0
-        };
+        let run = |mean: f64, history: &[SlotRow]| evaluate(&rule, T0, &rows(mean), history, &States::new(), HASH).0;
         let events = run(200.0, &history);
         let baseline = events[0].baseline.clone().unwrap();
         assert_eq!((baseline.value, baseline.samples), (160.0, 3));
@@ -1174,10 +1159,7 @@ groups:
         let rule = plain_rule(&[("        for: 2m\n", "")]);
         let rows = [row(T0, &["tv"], 60.0, 1_000.0)];
         let (events, _) = evaluate(&rule, T0, &rows, &[], &States::new(), HASH);
-        let identity = format!(
-            "{}|2026-11-01T20:10:00Z|1|firing|{HASH}",
-            events[0].fingerprint
-        );
+        let identity = format!("{}|2026-11-01T20:10:00Z|1|firing|{HASH}", events[0].fingerprint);
         assert_eq!(events[0].event_id, hex(&Sha256::digest(identity))[..32]);
     }
 
@@ -1204,40 +1186,31 @@ groups:
         }
 
         fn dims() -> impl Strategy<Value = Dims> {
-            let value = prop_oneof![
-                Just(None),
-                "[ab]".prop_map(Some),
-                "\\PC{0,3}".prop_map(Some)
-            ];
+            let value = prop_oneof![Just(None), "[ab]".prop_map(Some), "\\PC{0,3}".prop_map(Some)];
             prop::collection::vec(value, 1..4)
         }
 
         fn minute_row() -> impl Strategy<Value = MinuteRow> {
-            let at =
-                prop_oneof![4 => (0i64..20).prop_map(|m| T0 - m * MINUTE_MS), 1 => any::<i64>()];
-            (at, dims(), number(), number(), number()).prop_map(
-                |(minute_ms, dims, num, den, samples)| MinuteRow {
-                    minute_ms,
-                    dims,
-                    num,
-                    den,
-                    samples,
-                },
-            )
+            let at = prop_oneof![4 => (0i64..20).prop_map(|m| T0 - m * MINUTE_MS), 1 => any::<i64>()];
+            (at, dims(), number(), number(), number()).prop_map(|(minute_ms, dims, num, den, samples)| MinuteRow {
+                minute_ms,
+                dims,
+                num,
+                den,
+                samples,
+            })
         }
 
         fn slot_row() -> impl Strategy<Value = SlotRow> {
             let today = i32::try_from(T0 / DAY_MS).unwrap();
             let day = prop_oneof![4 => today - 8..today, 1 => any::<i32>()];
-            (day, 18i32..22, dims(), number(), number()).prop_map(|(day, slot, dims, num, den)| {
-                SlotRow {
-                    day,
-                    slot,
-                    dims,
-                    num,
-                    den,
-                    samples: den,
-                }
+            (day, 18i32..22, dims(), number(), number()).prop_map(|(day, slot, dims, num, den)| SlotRow {
+                day,
+                slot,
+                dims,
+                num,
+                den,
+                samples: den,
             })
         }
 

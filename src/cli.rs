@@ -356,7 +356,8 @@ async fn checked(settings: &SettingsArgs) -> Result<(), Complaints> {
     let config = load(settings, "")?;
     let specs = daemon::gold_specs(&daemon::pipelines(&config)?).await?;
     daemon::rules(&config, &specs).await?;
-    Ok(())
+    let databases = daemon::database_complaints(&config);
+    if databases.is_empty() { Ok(()) } else { Err(Complaints(databases)) }
 }
 
 async fn tables(settings: &SettingsArgs) -> anyhow::Result<u8> {

@@ -355,8 +355,17 @@ fn batch_limits(config: &Config) -> BatchLimits {
     }
 }
 
+fn database_paths(config: &Config) -> NetworkDatabases {
+    NetworkDatabases { city: config.network.city.clone(), asn: config.network.asn.clone(), isp: config.network.isp.clone() }
+}
+
+/// What is wrong with the network databases. They stop nothing: look-ups go without.
+pub fn database_complaints(config: &Config) -> Vec<String> {
+    Enricher::load(&database_paths(config)).1.iter().map(ToString::to_string).collect()
+}
+
 fn rules_of_identity(config: &Config) -> anyhow::Result<(Arc<Enricher>, Arc<Privacy>)> {
-    let paths = NetworkDatabases { city: config.network.city.clone(), asn: config.network.asn.clone(), isp: config.network.isp.clone() };
+    let paths = database_paths(config);
     if paths.city.is_none() && paths.asn.is_none() && paths.isp.is_none() {
         tracing::warn!("no network database is set: country and ISP stay empty unless the sender gives them; set network.city and network.asn (MaxMind files)");
     }

@@ -160,12 +160,8 @@ pub async fn open_windows(lake: &Lake, pipelines: Vec<Pipeline>) -> Result<Vec<(
 pub async fn table_spec(pipeline: &Pipeline) -> Result<TableSpec, SqlError> {
     let context = empty_context(PLANNING_MEMORY_BYTES)?;
     register_empty_views(&context)?;
-    let plan = pipeline.plan(&context).await.map_err(|error| in_pipeline(pipeline, &error.to_string()))?;
-    pipeline.table_spec(&plan).map_err(|message| in_pipeline(pipeline, &message))
-}
-
-fn in_pipeline(pipeline: &Pipeline, message: &str) -> SqlError {
-    SqlError::Query(datafusion::error::DataFusionError::Plan(format!("pipelines/{}.sql: {message}", pipeline.name)))
+    let plan = pipeline.plan(&context).await.map_err(|error| SqlError::Pipeline(pipeline.complaint(&error)))?;
+    pipeline.table_spec(&plan).map_err(SqlError::Pipeline)
 }
 
 /// Minutes of silver that a pipeline's table does not cover.

@@ -49,6 +49,8 @@ pub enum SqlError {
     Lake(#[from] LakeError),
     #[error("{0}")]
     Query(#[from] DataFusionError),
+    #[error("{0}")]
+    Pipeline(pipeline::Complaint),
     #[error("the query took longer than {0:?} and was stopped; narrow its time range, or raise sql.timeout")]
     Timeout(Duration),
 }
@@ -59,7 +61,9 @@ pub type OpenWindows = BTreeSet<i64>;
 /// A context with the four empty schemas and bounded memory.
 pub fn empty_context(memory_bytes: usize) -> Result<SessionContext, DataFusionError> {
     let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(memory_bytes))).build_arc()?;
-    let config = SessionConfig::new().with_information_schema(true).with_target_partitions(2);
+    let mut config = SessionConfig::new().with_information_schema(true).with_target_partitions(2);
+    // Errors of the planner then say where in the text they are.
+    config.options_mut().sql_parser.collect_spans = true;
     let context = SessionContext::new_with_config_rt(config, runtime);
     let catalog = catalog(&context)?;
     for layer in ["bronze", "silver", "gold", "ops"] {

@@ -444,9 +444,9 @@ mod tests {
         );
         check(
             Format::CloudFrontV1,
-            CDN_ROW.as_bytes(),
+            b"2020-05-06\t08:00:00\tLHR50-C1\t1370422",
             RejectReason::MissingFields,
-            "no #Fields line came before this record; add it to the file or set the field list of this source",
+            "no #Fields line came before this record, and it has not the columns of the standard log; add the line to the file",
         );
         check(
             Format::Reference,

@@ -12,6 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::error::DataFusionError;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::{DFParser, Statement as DfStatement};
@@ -67,6 +68,7 @@ pub struct Pipeline {
     about: String,
     column_comments: BTreeMap<String, String>,
     statement: Statement,
+    file: String,
 }
 
 impl Pipeline {
@@ -123,6 +125,7 @@ impl Pipeline {
             about,
             column_comments,
             statement: Statement::Query(query),
+            file: file.to_string(),
         })
     }
 
@@ -140,8 +143,22 @@ impl Pipeline {
     /// The gold table that the plan's columns make.
     ///
     /// # Errors
-    /// A sentence that says which column is missing or has a type that Delta cannot hold.
-    pub fn table_spec(&self, plan: &LogicalPlan) -> Result<TableSpec, String> {
+    /// Which column is missing or has a type that Delta cannot hold.
+    pub fn table_spec(&self, plan: &LogicalPlan) -> Result<TableSpec, Complaint> {
+        self.spec_of(plan).map_err(|message| Complaint { place: self.file.clone(), message })
+    }
+
+    /// What the planner refuses, with its place in the file where the planner knows it.
+    pub fn complaint(&self, error: &DataFusionError) -> Complaint {
+        let start = error.diagnostic().and_then(|diagnostic| diagnostic.span).map(|span| span.start);
+        let place = match start {
+            Some(start) if start.line > 0 => format!("{}:{}:{}", self.file, start.line, start.column),
+            _ => self.file.clone(),
+        };
+        Complaint { place, message: error.strip_backtrace().trim_start_matches("Schema error: ").to_string() }
+    }
+
+    fn spec_of(&self, plan: &LogicalPlan) -> Result<TableSpec, String> {
         let planned = plan.schema();
         for name in [WINDOW_START, WINDOW_END] {
             if !planned.fields().iter().any(|field| field.name() == name) {
@@ -510,7 +527,7 @@ mod tests {
     #[test]
     fn what_a_pipeline_may_not_do_is_said_with_its_place() {
         check("SELECT 1 AS n FROM silver.cdn_requests", "no window");
-        check("SELECT tumble(interval '1 minute') AS w FROM gold.cdn_1m GROUP BY w", "pipelines/t.sql:1:49: `gold.cdn_1m` cannot be read");
+        check("SELECT tumble(interval '1 minute') AS w FROM gold.cdn_1m GROUP BY w", "pipelines/t.sql:1:46: `gold.cdn_1m` cannot be read");
         check("SELECT tumble(interval '1 minute') AS w FROM silver.sessions GROUP BY w", "no table `silver.sessions`; a pipeline reads silver.player_events");
         check("SELECT tumble(interval '7 minutes') AS w FROM silver.cdn_requests GROUP BY w", "whole minutes or hours");
         check("SELECT tumble(interval '1 minute') AS w FROM silver.cdn_requests GROUP BY w ORDER BY 1", "ORDER BY cannot stand");

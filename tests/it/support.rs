@@ -65,6 +65,15 @@ impl Bench {
         serde_json::from_slice(&output.stdout).expect("the summary is JSON")
     }
 
+    /// Ingests under a settings file and returns the summary.
+    #[track_caller]
+    pub fn ingest_with(&self, settings: &str, paths: &[&Path]) -> Value {
+        let settings = self.write("settings.yaml", settings);
+        let mut options = vec![Path::new("--settings"), &settings];
+        options.extend(paths);
+        self.ingest(&options)
+    }
+
     /// Rows of a query.
     #[track_caller]
     pub fn sql(&self, query: &str) -> Vec<Value> {
@@ -90,6 +99,36 @@ impl Bench {
         let value = self.value(query);
         value.as_i64().unwrap_or_else(|| panic!("{query} gave {value}, not a whole number"))
     }
+}
+
+/// Every file below a folder with its bytes, by its name relative to the folder.
+pub fn files_below(folder: &Path) -> std::collections::BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = std::collections::BTreeMap::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(&next).expect("the folder can be listed").flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let name = path.strip_prefix(folder).expect("it lies below the folder").to_path_buf();
+            files.insert(name, std::fs::read(&path).expect("the file can be read"));
+        }
+    }
+    files
+}
+
+/// Text lines with the byte at which each starts.
+pub fn lines_with_offsets(text: &str) -> Vec<(i64, &str)> {
+    let mut offset = 0;
+    text.split_inclusive('\n')
+        .map(|line| {
+            let at = offset;
+            offset += i64::try_from(line.len()).expect("a test file is small");
+            (at, line.trim_end_matches('\n'))
+        })
+        .collect()
 }
 
 /// A file of the four that stand in the repository.

@@ -525,6 +525,20 @@ mod tests {
     }
 
     #[test]
+    fn a_row_that_lost_its_names_is_read_if_it_has_the_shape_of_the_standard_log() {
+        let row = include_str!("../../../tests/reference/ref_cdn_v1_row.tsv").trim_end();
+        let assumed = decode(row, None, &CONTEXT).unwrap();
+        let named = decoded(STANDARD_FIELDS, row).unwrap();
+        assert_eq!(assumed.dq_flags, [ASSUMED_FIELDS]);
+        assert_eq!(CdnRequest { dq_flags: Vec::new(), ..assumed }, named);
+        let without_status = row.replacen("\t200\t", "\tOK\t", 1);
+        let without_a_column = row.rsplit_once('\t').unwrap().0.to_owned();
+        for row in [without_status, without_a_column] {
+            assert_eq!(decode(&row, None, &CONTEXT).unwrap_err().reason, RejectReason::MissingFields, "{row}");
+        }
+    }
+
+    #[test]
     fn forwarded_addresses_are_separated_however_the_blank_is_written() {
         for cell in [
             "192.0.2.1, 192.0.2.2",
