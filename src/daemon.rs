@@ -29,7 +29,7 @@ use crate::notify::{Notifier, SnsDefaults};
 use crate::privacy::{IdentityPolicy, Privacy};
 use crate::rollup::{Rollup, table_spec};
 use crate::source::BatchLimits;
-use crate::source::files::{FileSource, FilesError, FilesSpec};
+use crate::source::files::{Discovered, FileSource, FilesError, FilesSpec};
 use crate::sql::pipeline::{Pipeline, parse_all};
 use crate::sql::{QueryLimits, empty_gold};
 use crate::telemetry::chain;
@@ -189,15 +189,12 @@ pub async fn ingest_once(config: &Config, clock: Arc<dyn Clock>, progress: &mut 
     let (enricher, privacy) = rules_of_identity(config)?;
     let mut source = file_source(config, true);
     // Paths are checked before the lake is touched.
-    let mut found = source.discover()?;
+    let found = source.discover()?;
     let mut parts = Parts::open(config, Arc::clone(&clock), Arc::clone(&enricher), Arc::clone(&privacy)).await?;
     let mut intake = Intake::new(source, batch_limits(config), enricher, privacy, clock);
-    found.sort_by_cached_key(|found| (intake.first_event_ms(found).unwrap_or(i64::MIN), found.path.clone()));
     let files = found.len() as u64;
     for found in found {
-        let position = parts.ingest.position_of(&found).await?;
-        parts.ingest.expect(&found.partition, intake.first_event_ms(&found));
-        intake.source.start(found, position);
+        start_file(&mut parts, &mut intake, found).await?;
     }
     let bytes_all = intake.source.queued_bytes();
     let mut summary = Summary {
@@ -213,7 +210,7 @@ pub async fn ingest_once(config: &Config, clock: Arc<dyn Clock>, progress: &mut 
     };
     let mut reading = read_ahead(intake);
     loop {
-        let (intake, next) = reading.await.context("the reading thread stopped")?;
+        let (mut intake, next) = reading.await.context("the reading thread stopped")?;
         let batch = match next {
             Ok(Some(batch)) => batch,
             Ok(None) => break,
@@ -225,6 +222,10 @@ pub async fn ingest_once(config: &Config, clock: Arc<dyn Clock>, progress: &mut 
             }
         };
         let bytes_done = intake.source.done_bytes();
+        for error in intake.take_unreadable() {
+            tracing::error!("{error}");
+            summary.unreadable.push(error.to_string());
+        }
         reading = read_ahead(intake);
         let (counts, windows) = parts.carry(batch).await?;
         summary.counts.add(counts);
@@ -239,6 +240,15 @@ pub async fn ingest_once(config: &Config, clock: Arc<dyn Clock>, progress: &mut 
     summary.alerts_undelivered = parts.watch.undelivered() as u64;
     summary.seconds = started.elapsed().as_secs_f64();
     Ok(summary)
+}
+
+/// Puts a discovered file at the position that the lake has of it.
+async fn start_file(parts: &mut Parts, intake: &mut Intake, found: Discovered) -> anyhow::Result<()> {
+    let position = parts.ingest.position_of(&found).await?;
+    let first_event_ms = intake.first_event_ms(&found);
+    parts.ingest.expect(&found.partition, first_event_ms);
+    intake.source.start(found, position, first_event_ms.unwrap_or(i64::MIN));
+    Ok(())
 }
 
 type Reading = tokio::task::JoinHandle<(Intake, Result<Option<Batch>, FilesError>)>;
@@ -295,9 +305,7 @@ async fn follow_once(parts: &mut Parts, intake: &mut Intake, clock: &Arc<dyn Clo
     match intake.source.discover() {
         Ok(found) => {
             for found in found {
-                let position = parts.ingest.position_of(&found).await?;
-                parts.ingest.expect(&found.partition, intake.first_event_ms(&found));
-                intake.source.start(found, position);
+                start_file(parts, intake, found).await?;
             }
         }
         Err(error) => tracing::warn!("{error}"),
@@ -314,6 +322,9 @@ async fn follow_once(parts: &mut Parts, intake: &mut Intake, clock: &Arc<dyn Clo
             return Ok(Busy::Nothing);
         }
     };
+    for error in intake.take_unreadable() {
+        tracing::warn!("{error}");
+    }
     let is_last = intake.source.is_idle();
     let records: u64 = batch.positions.iter().map(|position| position.received).sum();
     let (counts, windows) = parts.carry(batch).await?;

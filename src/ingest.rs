@@ -382,9 +382,6 @@ impl Ingest {
         }
         self.recover_requests().await?;
         let touched = self.recover_players().await?;
-        if let Some(floor_ms) = self.watermark_floor_ms {
-            self.sessions.restore_watermark(floor_ms);
-        }
         self.recover_sessions(touched).await
     }
 
@@ -434,7 +431,14 @@ impl Ingest {
     /// Loads the sessions that may go on, and writes those anew that a crash may have left half done.
     async fn recover_sessions(&mut self, touched: BTreeSet<String>) -> Result<(), LakeError> {
         let Some(floor_ms) = self.watermark_floor_ms else { return Ok(()) };
-        let recent = TimeRange { from_ms: floor_ms - STILL_ALIVE_MS, to_ms: END_OF_TIME_MS };
+        let intervals_as_of_ms = self.facts_as_of_ms(SILVER_INTERVALS).await?;
+        let sessions_as_of_ms = self.facts_as_of_ms(SILVER_SESSIONS).await?;
+        let is_half_done = !touched.is_empty() || intervals_as_of_ms != sessions_as_of_ms;
+        // Requests move the watermark on without writing facts. Sessions that became due since are open
+        // in the lake; taken up as they were written, the next commit closes them.
+        let as_of_ms = intervals_as_of_ms.min(sessions_as_of_ms).unwrap_or(floor_ms);
+        self.sessions.restore_watermark(as_of_ms);
+        let recent = TimeRange { from_ms: as_of_ms - STILL_ALIVE_MS, to_ms: END_OF_TIME_MS };
         let open = self.lake.scan(SILVER_SESSIONS, &["session_key"], TimeRange::ALL, Some(is_true("is_open"))).await?;
         let alive = self.lake.scan(SILVER_PLAYER, &["session_key"], recent, Some(is_not_true("unattributed"))).await?;
         let mut keys: BTreeSet<String> = history::texts(&open, "session_key").into_iter().collect();
@@ -444,20 +448,22 @@ impl Ingest {
             return Ok(());
         }
         let keys: Vec<String> = keys.into_iter().collect();
-        // Two days before the watermark hold every session that can still go on; what was touched may
-        // be older.
-        let range = if touched.is_empty() {
-            TimeRange { from_ms: floor_ms - 2 * DAY_MS, to_ms: END_OF_TIME_MS }
-        } else {
-            TimeRange::ALL
-        };
+        // Two days before the watermark hold every session that can still go on; a key that is written
+        // anew may have older ones.
+        let range = if is_half_done { TimeRange::ALL } else { TimeRange { from_ms: as_of_ms - 2 * DAY_MS, to_ms: END_OF_TIME_MS } };
         self.load_keys(keys.clone(), range, &HashSet::new()).await?;
-        if touched.is_empty() {
+        if !is_half_done {
             return Ok(());
         }
         let changes = self.sessions.rewrite(&keys, Some(floor_ms));
         let version = self.lake.version(BRONZE_PLAYER).await?;
         self.commit_facts(changes, version).await
+    }
+
+    /// The watermark at which a table of facts was last written.
+    async fn facts_as_of_ms(&self, table: &str) -> Result<Option<i64>, LakeError> {
+        let note = self.lake.newest_note(table, "watermark_ms", NOTES_SEARCHED).await?;
+        Ok(note.and_then(|note| note["watermark_ms"].as_i64()))
     }
 }
 

@@ -45,15 +45,3 @@ pub struct Line {
     /// Longer than a record may be; its bytes were skipped and only its length is known.
     pub oversized_bytes: Option<i64>,
 }
-
-/// A bounded batch over one or more partitions.
-#[derive(Debug, Default)]
-pub struct RawBatch {
-    pub parts: Vec<Part>,
-}
-
-impl RawBatch {
-    pub fn records(&self) -> usize {
-        self.parts.iter().map(|part| part.lines.len()).sum()
-    }
-}

@@ -38,7 +38,7 @@ pub struct Watch {
     pipelines: Vec<Pipeline>,
     limits: QueryLimits,
     states: BTreeMap<Fingerprint, AlertState>,
-    judged_through_ms: Option<i64>,
+    judged_through_ms: i64,
     /// Minutes with gold rows whose windows are not all judged.
     minutes: BTreeSet<i64>,
     undelivered: Vec<Outgoing>,
@@ -62,7 +62,7 @@ impl Watch {
         limits: QueryLimits,
         notifier: Option<Notifier>,
     ) -> Result<Watch, SqlError> {
-        let judged_through_ms = lake.covered(ALERT_EVENTS, MARKER).await?.map(|seconds| seconds * 1000);
+        let judged_through_ms = judged_through(&lake, &rules).await?;
         let rows = lake
             .scan(ALERT_EVENTS, &["kind", "event_id", "target", "transition", "message"], TimeRange::ALL, None)
             .await?;
@@ -104,10 +104,9 @@ impl Watch {
         Ok(())
     }
 
-    /// Gold minutes that windows not yet judged can reach. History before the first run is not judged.
+    /// Gold minutes that windows not yet judged can reach.
     async fn unjudged_minutes(&self) -> Result<BTreeSet<i64>, SqlError> {
-        let Some(judged_ms) = self.judged_through_ms else { return Ok(BTreeSet::new()) };
-        let range = TimeRange { from_ms: judged_ms - self.longest_window_ms(), to_ms: i64::MAX / 1000 };
+        let range = TimeRange { from_ms: self.judged_through_ms - self.longest_window_ms(), to_ms: i64::MAX / 1000 };
         let mut minutes = BTreeSet::new();
         let tables: BTreeSet<&str> = self.rules.rules.iter().map(Rule::from).collect();
         for table in tables {
@@ -127,7 +126,7 @@ impl Watch {
     fn due_ends(&mut self) -> Vec<i64> {
         let Some(newest) = self.minutes.last().copied() else { return Vec::new() };
         let reach = self.longest_window_ms() / MINUTE_MS;
-        let after = self.judged_through_ms.map_or(i64::MIN, |judged_ms| judged_ms / MINUTE_MS);
+        let after = self.judged_through_ms / MINUTE_MS;
         let ends: BTreeSet<i64> = self
             .minutes
             .iter()
@@ -200,7 +199,7 @@ impl Watch {
         }
         let covers = vec![(MARKER.to_string(), judged_through_ms / 1000)];
         self.lake.append(ALERT_EVENTS, vec![rows.batch()?], Commit { covers, note: serde_json::Value::Null }).await?;
-        self.judged_through_ms = Some(judged_through_ms);
+        self.judged_through_ms = judged_through_ms;
         Ok(())
     }
 
@@ -235,6 +234,26 @@ impl Watch {
         self.undelivered = left;
         acknowledge(&self.lake, &mut acknowledged).await
     }
+}
+
+/// Through which window end the rules have judged. The first time it is set down before anything is
+/// judged, so that a crash after the first gold commit loses no window: from the start on in a lake
+/// without gold, from now on in one that has a history.
+async fn judged_through(lake: &Lake, rules: &RuleSet) -> Result<i64, LakeError> {
+    if let Some(seconds) = lake.covered(ALERT_EVENTS, MARKER).await? {
+        return Ok(seconds * 1000);
+    }
+    let mut newest_ms = 0;
+    let tables: BTreeSet<&str> = rules.rules.iter().map(Rule::from).collect();
+    for table in tables {
+        for batch in lake.scan(table, &["window_end"], TimeRange::ALL, None).await? {
+            let ends = batch.column(0).as_primitive::<TimestampMicrosecondType>();
+            newest_ms = ends.iter().flatten().map(|end| end.div_euclid(1000)).fold(newest_ms, i64::max);
+        }
+    }
+    let covers = vec![(MARKER.to_string(), newest_ms / 1000)];
+    lake.append(ALERT_EVENTS, Vec::new(), Commit { covers, note: serde_json::Value::Null }).await?;
+    Ok(newest_ms)
 }
 
 async fn acknowledge(lake: &Lake, rows: &mut Rows) -> Result<(), LakeError> {

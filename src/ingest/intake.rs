@@ -29,6 +29,7 @@ pub struct Intake {
     privacy: Arc<Privacy>,
     clock: Arc<dyn Clock>,
     decoders: HashMap<Arc<str>, Decoder>,
+    unreadable: Vec<FilesError>,
 }
 
 /// One epoch's worth of rows, not yet compared with what the lake holds.
@@ -61,7 +62,7 @@ impl Intake {
         privacy: Arc<Privacy>,
         clock: Arc<dyn Clock>,
     ) -> Intake {
-        Intake { source, limits, enricher, privacy, clock, decoders: HashMap::new() }
+        Intake { source, limits, enricher, privacy, clock, decoders: HashMap::new(), unreadable: Vec::new() }
     }
 
     /// Event time of a file's first record, to put files in order.
@@ -79,19 +80,37 @@ impl Intake {
     /// # Errors
     /// A file that cannot be read; the next call goes on with the others.
     pub fn next_batch(&mut self) -> Result<Option<Batch>, FilesError> {
-        let raw = self.source.next_batch(self.limits)?;
-        if raw.parts.is_empty() {
-            return Ok(None);
-        }
         let context = DecodeContext { now_ms: self.clock.now_ms() };
         let mut batch = Batch::default();
-        for part in &raw.parts {
-            self.decode_part(part, &context, &mut batch);
+        let (mut bytes, mut records) = (0, 0);
+        while bytes < self.limits.bytes && records < self.limits.records {
+            let part = match self.source.next_part(self.limits) {
+                Ok(Some(part)) => part,
+                Ok(None) => break,
+                Err(error) if batch.positions.is_empty() => return Err(error),
+                Err(error) => {
+                    self.unreadable.push(error);
+                    break;
+                }
+            };
+            bytes += part.buffer.len();
+            records += part.lines.len();
+            let newest_ms = self.decode_part(&part, &context, &mut batch);
+            if let Some(newest_ms) = newest_ms {
+                self.source.advance(&part.partition, newest_ms);
+            }
         }
-        Ok(Some(batch))
+        batch.merge_positions();
+        Ok((!batch.positions.is_empty()).then_some(batch))
     }
 
-    fn decode_part(&mut self, part: &Part, context: &DecodeContext, batch: &mut Batch) {
+    /// Files that turned out unreadable in the middle of a batch, since the last call.
+    pub fn take_unreadable(&mut self) -> Vec<FilesError> {
+        std::mem::take(&mut self.unreadable)
+    }
+
+    /// Returns the newest event time of the part.
+    fn decode_part(&mut self, part: &Part, context: &DecodeContext, batch: &mut Batch) -> Option<i64> {
         let format = part.format.or_else(|| detect(&part.buffer));
         let mut position = Position {
             partition: Arc::clone(&part.partition),
@@ -135,7 +154,28 @@ impl Intake {
         if let Some(decoder) = decoder.filter(|_| !part.finished) {
             self.decoders.insert(Arc::clone(&part.partition), decoder);
         }
+        let newest_ms = position.newest_ms;
         batch.positions.push(position);
+        newest_ms
+    }
+}
+
+impl Batch {
+    /// One position a partition: parts of a file that alternate with others become one span.
+    fn merge_positions(&mut self) {
+        let mut merged: Vec<Position> = Vec::with_capacity(self.positions.len());
+        for position in std::mem::take(&mut self.positions) {
+            match merged.iter_mut().find(|known| known.partition == position.partition) {
+                Some(known) => {
+                    known.to = position.to;
+                    known.received += position.received;
+                    known.newest_ms = known.newest_ms.max(position.newest_ms);
+                    known.finished = position.finished;
+                }
+                None => merged.push(position),
+            }
+        }
+        self.positions = merged;
     }
 }
 

@@ -4,12 +4,15 @@
 //! so that a rotated file under an old name is a new partition; what overlaps is caught as
 //! duplicates.
 //!
-//! Invariant: one file is open at a time, and a batch never holds more than its limits plus one
-//! record.
+//! Files are read side by side, the one that is furthest behind in event time first, so that a replay
+//! of many files meets its events nearly in order and few sessions are open at once (DESIGN D16).
+//!
+//! Invariant: a bounded number of files is open, and a batch never holds more than its limits plus
+//! one record.
 //! Invariant: half a last line waits for its end. A compressed file, or an input that is known to be
 //! complete, ends its last line itself.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -17,7 +20,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{BatchLimits, Line, Part, RawBatch};
+use super::{BatchLimits, Line, Part};
 use crate::event::decode::{Format, RECORD_BYTES_MAX, detect};
 
 /// How much of a file's head is looked at for its format: a few records of the largest usual size.
@@ -28,6 +31,10 @@ const FINGERPRINT_BYTES: usize = 1 << 10;
 const CHUNK_BYTES: usize = 1 << 20;
 /// Files that one source follows; past it the oldest idle names must be moved away.
 pub const FILES_MAX: usize = 100_000;
+/// Files that are open at once: enough for the hosts of a fleet, far below any limit of descriptors.
+const OPEN_MAX: usize = 64;
+/// A batch is put together from parts of this share of it, so that files alternate within a batch.
+const PARTS_PER_BATCH: usize = 8;
 /// Folders below a watched folder that are entered.
 const FOLDER_DEPTH_MAX: usize = 16;
 
@@ -75,22 +82,23 @@ struct Followed {
     found: Discovered,
     codec: Codec,
     offset: i64,
+    /// How far it has been read in event time; the earliest is read next.
+    read_to_ms: i64,
     /// Size when the file was last read to its end.
     read_size: u64,
 }
 
-/// Reads the files it was given, in the order in which they were given.
+/// Reads the files it was given, side by side in event time.
 pub struct FileSource {
     specs: Vec<FilesSpec>,
     /// The input is complete as it lies: last lines end at the end of the file.
     one_shot: bool,
     files: BTreeMap<PathBuf, Followed>,
-    queue: VecDeque<PathBuf>,
-    open: Option<OpenStream>,
+    queue: BTreeSet<PathBuf>,
+    open: BTreeMap<PathBuf, OpenStream>,
 }
 
 struct OpenStream {
-    path: PathBuf,
     reader: Box<dyn Read + Send>,
     /// Bytes read and not yet handed over: the start of an unfinished line.
     rest: Vec<u8>,
@@ -99,7 +107,7 @@ struct OpenStream {
 
 impl FileSource {
     pub fn new(specs: Vec<FilesSpec>, one_shot: bool) -> FileSource {
-        FileSource { specs, one_shot, files: BTreeMap::new(), queue: VecDeque::new(), open: None }
+        FileSource { specs, one_shot, files: BTreeMap::new(), queue: BTreeSet::new(), open: BTreeMap::new() }
     }
 
     /// Files that are new or have grown since the last call. New ones need `start`.
@@ -131,12 +139,12 @@ impl FileSource {
     fn look_at(&mut self, path: &Path, format: Option<Format>) -> Result<Option<Discovered>, FilesError> {
         let size_bytes = std::fs::metadata(path).map_err(unreadable(path))?.len();
         if let Some(followed) = self.files.get(path) {
-            if size_bytes == followed.read_size || self.queue.contains(&path.to_path_buf()) {
+            if size_bytes == followed.read_size || self.queue.contains(path) {
                 return Ok(None);
             }
             let shrank = size_bytes < followed.read_size;
             if !shrank && followed.codec == Codec::Plain {
-                self.queue.push_back(path.to_path_buf());
+                self.queue.insert(path.to_path_buf());
                 return Ok(None);
             }
             self.files.remove(path);
@@ -146,12 +154,25 @@ impl FileSource {
         Ok(found.filter(|found| self.one_shot || !found.first_line.is_empty()))
     }
 
-    /// Queues a discovered file from a position.
-    pub fn start(&mut self, found: Discovered, offset: i64) {
+    /// Queues a discovered file from a position; `read_to_ms` is the event time it stands at.
+    pub fn start(&mut self, found: Discovered, offset: i64, read_to_ms: i64) {
         let codec = codec_of(&found.path).unwrap_or(Codec::Plain);
         let path = found.path.clone();
-        self.queue.push_back(path.clone());
-        self.files.insert(path, Followed { found, codec, offset, read_size: 0 });
+        self.queue.insert(path.clone());
+        self.files.insert(path, Followed { found, codec, offset, read_to_ms, read_size: 0 });
+    }
+
+    /// Tells how far a partition has been read in event time.
+    pub fn advance(&mut self, partition: &str, read_to_ms: i64) {
+        for followed in self.files.values_mut().filter(|followed| &*followed.found.partition == partition) {
+            followed.read_to_ms = followed.read_to_ms.max(read_to_ms);
+        }
+    }
+
+    /// The queued file that is furthest behind in event time.
+    fn next_file(&self) -> Option<PathBuf> {
+        let time = |path: &&PathBuf| self.files.get(*path).map_or(i64::MIN, |followed| followed.read_to_ms);
+        self.queue.iter().min_by_key(time).cloned()
     }
 
     /// Bytes of all queued files, for a progress bar (as stored, not as decompressed).
@@ -168,43 +189,36 @@ impl FileSource {
         self.queue.is_empty()
     }
 
-    /// The next bounded batch; empty if there is nothing to read now.
+    /// The next bounded part of the file that is furthest behind; `None` if there is nothing to read.
     ///
     /// # Errors
     /// A file that cannot be read is taken out of the queue; the next call goes on with the others.
-    pub fn next_batch(&mut self, limits: BatchLimits) -> Result<RawBatch, FilesError> {
-        let mut batch = RawBatch::default();
-        let mut bytes = 0;
-        while bytes < limits.bytes && batch.records() < limits.records {
-            let Some(path) = self.queue.front().cloned() else { break };
-            let left = BatchLimits { bytes: limits.bytes - bytes, records: limits.records - batch.records() };
-            match self.read_part(&path, left) {
-                Ok(part) => {
-                    bytes += part.buffer.len();
-                    let finished = part.finished;
-                    if part.to > part.from || finished {
-                        batch.parts.push(part);
-                    }
-                    if finished {
-                        self.queue.pop_front();
-                        self.open = None;
-                    }
+    pub fn next_part(&mut self, limits: BatchLimits) -> Result<Option<Part>, FilesError> {
+        let Some(path) = self.next_file() else { return Ok(None) };
+        let share = BatchLimits {
+            bytes: (limits.bytes / PARTS_PER_BATCH).max(RECORD_BYTES_MAX),
+            records: limits.records.div_ceil(PARTS_PER_BATCH),
+        };
+        match self.read_part(&path, share) {
+            Ok(part) => {
+                if part.finished {
+                    self.let_go(&path);
                 }
-                Err(error) => {
-                    self.queue.pop_front();
-                    self.open = None;
-                    if let Some(followed) = self.files.get_mut(&path) {
-                        followed.read_size = followed.found.size_bytes;
-                    }
-                    if batch.parts.is_empty() {
-                        return Err(error);
-                    }
-                    tracing::warn!("{error}");
-                    break;
+                Ok(Some(part))
+            }
+            Err(error) => {
+                self.let_go(&path);
+                if let Some(followed) = self.files.get_mut(&path) {
+                    followed.read_size = followed.found.size_bytes;
                 }
+                Err(error)
             }
         }
-        Ok(batch)
+    }
+
+    fn let_go(&mut self, path: &Path) {
+        self.queue.remove(path);
+        self.open.remove(path);
     }
 
     fn read_part(&mut self, path: &Path, limits: BatchLimits) -> Result<Part, FilesError> {
@@ -212,16 +226,17 @@ impl FileSource {
         let Some(followed) = self.files.get_mut(path) else {
             return Err(FilesError::NotFound { path: path.display().to_string(), cwd: current_folder() });
         };
-        let stream = match self.open.take().filter(|stream| stream.path == path) {
-            Some(stream) => stream,
-            None => OpenStream {
-                path: path.to_path_buf(),
-                reader: open_at(path, followed.codec, followed.offset)?,
-                rest: Vec::new(),
-                skipping_bytes: 0,
-            },
+        if !self.open.contains_key(path) {
+            let reader = open_at(path, followed.codec, followed.offset)?;
+            if self.open.len() >= OPEN_MAX {
+                // Any of them: a file that is closed is opened again at its offset.
+                self.open.pop_first();
+            }
+            self.open.insert(path.to_path_buf(), OpenStream { reader, rest: Vec::new(), skipping_bytes: 0 });
+        }
+        let Some(stream) = self.open.get_mut(path) else {
+            return Err(FilesError::NotFound { path: path.display().to_string(), cwd: current_folder() });
         };
-        let stream = self.open.insert(stream);
         let mut part = Part {
             partition: Arc::clone(&followed.found.partition),
             format: followed.found.format,
