@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use crate::enrich::Enricher;
 use crate::event::decode::Kind;
 use crate::event::schema::{
-    PlayerRow, RejectRow, RequestRow, bronze_cdn_columns, bronze_player_columns, interval_columns, record_batch, reject_columns,
+    Column, PlayerRow, RejectRow, RequestRow, bronze_cdn_columns, bronze_player_columns, interval_columns, record_batch, reject_columns,
     session_columns, silver_cdn_columns, silver_player_columns,
 };
 use crate::lake::commit::Prepared;
@@ -224,19 +224,31 @@ impl Ingest {
         }
         let counts = count(Kind::Player, rows.len(), rejects, positions);
         let commit = self.bronze_commit(Kind::Player, BRONZE_PLAYER, counts, positions);
-        let bronze = to_batch(BRONZE_PLAYER, &bronze_player_columns(), &rows)?;
-        let silver = to_batch(SILVER_PLAYER, &silver_player_columns(), &rows)?;
+        let rows = Arc::new(rows);
+        let (bronze, silver) = tokio::try_join!(
+            self.prepare_rows(BRONZE_PLAYER, bronze_player_columns, &rows),
+            self.prepare_rows(SILVER_PLAYER, silver_player_columns, &rows),
+        )?;
         let events = keyed_events(&rows);
         drop(rows);
-        let (bronze, silver) = tokio::try_join!(
-            self.lake.prepare_append(BRONZE_PLAYER, vec![bronze]),
-            self.lake.prepare_append(SILVER_PLAYER, vec![silver]),
-        )?;
         let version = self.lake.commit(BRONZE_PLAYER, bronze, commit).await?;
         self.lake.commit(SILVER_PLAYER, silver, self.silver_commit(BRONZE_PLAYER, version)).await?;
         self.load_missing(&events).await?;
         let changes = self.sessions.apply(events, self.watermark_ms());
         self.commit_facts(changes, version).await
+    }
+
+    /// Rows to files, not yet committed. Each table is built on a thread of its own.
+    async fn prepare_rows<R: Send + Sync + 'static>(
+        &self,
+        table: &'static str,
+        columns: fn() -> Vec<Column<R>>,
+        rows: &Arc<Vec<R>>,
+    ) -> Result<Prepared, LakeError> {
+        let rows = Arc::clone(rows);
+        let building = tokio::task::spawn_blocking(move || to_batch(table, &columns(), &rows));
+        let batch = building.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+        self.lake.prepare_append(table, vec![batch]).await
     }
 
     async fn commit_requests(&mut self, rows: Vec<RequestRow>, rejects: &[RejectRow], positions: &[Position]) -> Result<(), LakeError> {
@@ -245,13 +257,12 @@ impl Ingest {
         }
         let counts = count(Kind::Cdn, rows.len(), rejects, positions);
         let commit = self.bronze_commit(Kind::Cdn, BRONZE_CDN, counts, positions);
-        let bronze = to_batch(BRONZE_CDN, &bronze_cdn_columns(), &rows)?;
-        let silver = to_batch(SILVER_REQUESTS, &silver_cdn_columns(), &rows)?;
-        drop(rows);
+        let rows = Arc::new(rows);
         let (bronze, silver) = tokio::try_join!(
-            self.lake.prepare_append(BRONZE_CDN, vec![bronze]),
-            self.lake.prepare_append(SILVER_REQUESTS, vec![silver]),
+            self.prepare_rows(BRONZE_CDN, bronze_cdn_columns, &rows),
+            self.prepare_rows(SILVER_REQUESTS, silver_cdn_columns, &rows),
         )?;
+        drop(rows);
         let version = self.lake.commit(BRONZE_CDN, bronze, commit).await?;
         self.lake.commit(SILVER_REQUESTS, silver, self.silver_commit(BRONZE_CDN, version)).await?;
         Ok(())
@@ -323,8 +334,9 @@ impl Ingest {
             return Ok(());
         }
         let times = events.iter().filter(|event| missing.contains(&*event.session_key)).map(|event| event.event.event_ts_ms);
-        // A session is at most 24 h long, so its events lie within a day of any of them.
-        let range = TimeRange::around(times).unwrap_or(TimeRange::ALL).widened(DAY_MS);
+        // A session is at most 24 h long: the day before the first event holds whatever it may continue.
+        let Some(first_ms) = times.min() else { return Ok(()) };
+        let range = TimeRange { from_ms: first_ms - DAY_MS, to_ms: END_OF_TIME_MS };
         let new: HashSet<u128> = events.iter().map(|event| event.event.event_id).collect();
         self.load_keys(missing.into_iter().collect(), range, &new).await
     }
@@ -339,8 +351,9 @@ impl Ingest {
                     by_key.entry(remembered.session_key).or_default().push(remembered.event);
                 }
             }
+            let loaded_from_ms = (range != TimeRange::ALL).then_some(range.from_ms);
             for (key, events) in by_key {
-                self.sessions.load(&key, events);
+                self.sessions.load(&key, events, loaded_from_ms);
             }
         }
         Ok(())
@@ -504,7 +517,7 @@ async fn load_hours(lake: &Lake, table: &str, known: &mut Dedupe, times_ms: impl
     Ok(())
 }
 
-fn to_batch<R>(table: &str, columns: &[crate::event::schema::Column<R>], rows: &[R]) -> Result<RecordBatch, LakeError> {
+fn to_batch<R>(table: &str, columns: &[Column<R>], rows: &[R]) -> Result<RecordBatch, LakeError> {
     record_batch(columns, rows).map_err(|source| LakeError::Rows { table: table.to_string(), source })
 }
 

@@ -10,8 +10,16 @@
 //! Invariant: events leave memory only when no later event can reach their session without `missing`
 //! naming the key.
 
+mod boundary;
+#[cfg(test)]
+mod fixtures;
+mod outlook;
+mod pieces;
+mod row;
+mod segments;
 mod shard;
 mod timeline;
+mod walk;
 
 use std::sync::Arc;
 
@@ -171,19 +179,10 @@ impl FactChanges {
         self.intervals_removed.sort_unstable();
         self.sessions_removed.sort_unstable();
         self.rewritten_keys.sort_unstable();
-        self.intervals_added.sort_unstable_by(|a, b| {
-            (&a.session_id, a.start_ms, &a.session_key).cmp(&(
-                &b.session_id,
-                b.start_ms,
-                &b.session_key,
-            ))
-        });
+        self.intervals_added
+            .sort_unstable_by(|a, b| (&a.session_id, a.start_ms, &a.session_key).cmp(&(&b.session_id, b.start_ms, &b.session_key)));
         self.sessions_added.sort_unstable_by(|a, b| {
-            (&a.session_id, a.started_at_ms, &a.session_key).cmp(&(
-                &b.session_id,
-                b.started_at_ms,
-                &b.session_key,
-            ))
+            (&a.session_id, a.started_at_ms, &a.session_key).cmp(&(&b.session_id, b.started_at_ms, &b.session_key))
         });
     }
 }
@@ -206,16 +205,16 @@ impl Sessions {
         }
     }
 
-    /// Keys of these events whose earlier events may lie in the lake and are not in memory. The caller
-    /// loads them before it applies the events. Sorted, each once.
+    /// Keys of these events whose earlier events may lie in the lake and are not in memory: the key is
+    /// not, or the event is older than what was loaded of it. The caller loads them before it applies
+    /// the events. Sorted, each once.
     pub fn missing(&self, events: &[KeyedEvent]) -> Vec<String> {
         let Some(evicted_through_ms) = self.evicted_through() else {
             return Vec::new();
         };
         let is_missing = |keyed: &&KeyedEvent| {
             let (key, event_ts_ms) = (&keyed.session_key, keyed.event.event_ts_ms);
-            event_ts_ms < evicted_through_ms
-                && !self.shards[self.shard_of(key)].holds_history(key, event_ts_ms)
+            event_ts_ms < evicted_through_ms && !self.shards[self.shard_of(key)].holds_history(key, event_ts_ms)
         };
         let named = events.iter().filter(is_missing);
         let mut keys: Vec<&str> = named.map(|keyed| keyed.session_key.as_str()).collect();
@@ -224,11 +223,15 @@ impl Sessions {
         keys.into_iter().map(str::to_owned).collect()
     }
 
-    /// Earlier events of one key, from the lake, whose rows the lake already holds. Loading them again
-    /// changes nothing.
-    pub fn load(&mut self, session_key: &str, events: Vec<SessionEvent>) {
+    /// Events of one key, from the lake, whose rows the lake already holds: every one at or after
+    /// `loaded_from_ms`, however late, or with `None` every one. Loading them again changes nothing.
+    ///
+    /// What `missing` names is answered by a span from a day before the oldest event on: sessions are
+    /// no longer than that. An event less than one idle gap after `loaded_from_ms`, or before it, has
+    /// its key named again.
+    pub fn load(&mut self, session_key: &str, events: Vec<SessionEvent>, loaded_from_ms: Option<i64>) {
         let shard = self.shard_of(session_key);
-        self.shards[shard].load(session_key, events, self.watermark_ms);
+        self.shards[shard].load(session_key, events, loaded_from_ms, self.watermark_ms);
     }
 
     /// Takes new events and says which rows they change. An event id that its key already holds is
@@ -239,7 +242,8 @@ impl Sessions {
     }
 
     /// Like `apply` without events, but every row of these keys is written anew: after a crash between
-    /// the two tables. A key that is not in memory must be loaded first, or its rows are only removed.
+    /// the two tables. A key must be in memory with its whole history (`load` with `None`), or rows that
+    /// are not made from what is there are only removed.
     pub fn rewrite(&mut self, keys: &[String], watermark_ms: Option<i64>) -> FactChanges {
         self.step(Vec::new(), keys, watermark_ms)
     }
@@ -269,12 +273,7 @@ impl Sessions {
         self.shards.iter().map(Shard::events).sum()
     }
 
-    fn step(
-        &mut self,
-        events: Vec<KeyedEvent>,
-        rewrite: &[String],
-        watermark_ms: Option<i64>,
-    ) -> FactChanges {
+    fn step(&mut self, events: Vec<KeyedEvent>, rewrite: &[String], watermark_ms: Option<i64>) -> FactChanges {
         self.watermark_ms = self.watermark_ms.max(watermark_ms);
         let (watermark_ms, evicted_ms) = (self.watermark_ms, self.evicted_through());
         let parallel = self.shards.len() > 1 && events.len() > SINGLE_THREAD_EVENTS_MAX;
@@ -290,9 +289,7 @@ impl Sessions {
         }
         std::thread::scope(|scope| {
             let running: Vec<_> = shards
-                .map(|(shard, (events, rewrite))| {
-                    scope.spawn(move || shard.step(events, rewrite, watermark_ms, evicted_ms))
-                })
+                .map(|(shard, (events, rewrite))| scope.spawn(move || shard.step(events, rewrite, watermark_ms, evicted_ms)))
                 .collect();
             for handle in running {
                 match handle.join() {
@@ -305,11 +302,7 @@ impl Sessions {
         changes
     }
 
-    fn split_work(
-        &self,
-        events: Vec<KeyedEvent>,
-        rewrite: &[String],
-    ) -> Vec<(Vec<KeyedEvent>, Vec<String>)> {
+    fn split_work(&self, events: Vec<KeyedEvent>, rewrite: &[String]) -> Vec<(Vec<KeyedEvent>, Vec<String>)> {
         let mut work = vec![(Vec::new(), Vec::new()); self.shards.len()];
         for key in rewrite {
             work[self.shard_of(key)].1.push(key.clone());
@@ -335,10 +328,8 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::fixtures::{BIG_BUCK_BUNNY, NEWS_LIVE, OCEANS, T0, TEARS_OF_STEEL, script, stored};
     use super::shard::KEY_EVENTS_MAX;
-    use super::timeline::tests::{
-        BIG_BUCK_BUNNY, NEWS_LIVE, OCEANS, T0, TEARS_OF_STEEL, script, stored,
-    };
     use super::*;
     use crate::event::facts::Outcome;
 
@@ -413,8 +404,9 @@ mod tests {
 
         fn deliver(&mut self, batch: Vec<KeyedEvent>, watermark_ms: Option<i64>) {
             for key in self.sessions.missing(&batch) {
-                let known = self.lake.get(&key).cloned().unwrap_or_default();
-                self.sessions.load(&key, known);
+                let of_key = batch.iter().filter(|keyed| keyed.session_key == key);
+                let oldest_ms = of_key.map(|keyed| keyed.event.event_ts_ms).min();
+                self.load(&key, oldest_ms.expect("a missing key has an event"));
             }
             for keyed in &batch {
                 let known = self.lake.entry(keyed.session_key.clone()).or_default();
@@ -424,17 +416,32 @@ mod tests {
             self.tables.fold(changes);
         }
 
+        /// Loads no more of a key than an event at `reached_ms` can continue, and all that is later.
+        fn load(&mut self, key: &str, reached_ms: i64) {
+            let idle_gap_ms = SessionSettings::default().idle_gap_ms;
+            let mut known = self.lake.get(key).cloned().unwrap_or_default();
+            known.sort_by_key(|event| std::cmp::Reverse(event.event_ts_ms));
+            let mut from_ms = reached_ms - idle_gap_ms;
+            for event in &known {
+                if event.event_ts_ms >= from_ms {
+                    from_ms = from_ms.min(event.event_ts_ms - idle_gap_ms);
+                }
+            }
+            known.retain(|event| event.event_ts_ms >= from_ms);
+            self.sessions.load(key, known, Some(from_ms));
+        }
+
         /// Stops, and starts again as ingest does: with what the lake holds of the last idle gap.
         fn restart(&mut self, watermark_ms: i64) {
             let settings = SessionSettings::default();
             self.sessions = Sessions::new(settings, 2);
             self.sessions.restore_watermark(watermark_ms);
             let recent_ms = watermark_ms - settings.idle_gap_ms;
-            for (key, events) in &self.lake {
+            for (key, events) in self.lake.clone() {
                 let rows = &mut self.tables.sessions.values();
-                let is_open = rows.any(|row| row.session_key == *key && row.is_open);
+                let is_open = rows.any(|row| row.session_key == key && row.is_open);
                 if is_open || events.iter().any(|event| event.event_ts_ms >= recent_ms) {
-                    self.sessions.load(key, events.clone());
+                    self.load(&key, recent_ms);
                 }
             }
         }
@@ -451,16 +458,8 @@ mod tests {
     }
 
     fn reference() -> Vec<KeyedEvent> {
-        let viewers = [
-            ("a", BIG_BUCK_BUNNY),
-            ("b", TEARS_OF_STEEL),
-            ("c", NEWS_LIVE),
-            ("d", OCEANS),
-        ];
-        viewers
-            .into_iter()
-            .flat_map(|(key, text)| keyed(key, text))
-            .collect()
+        let viewers = [("a", BIG_BUCK_BUNNY), ("b", TEARS_OF_STEEL), ("c", NEWS_LIVE), ("d", OCEANS)];
+        viewers.into_iter().flat_map(|(key, text)| keyed(key, text)).collect()
     }
 
     #[test]
@@ -482,22 +481,13 @@ mod tests {
     #[test]
     fn only_rows_that_changed_leave_the_engine() {
         let mut sessions = Sessions::new(SessionSettings::default(), 1);
-        let first = sessions.apply(
-            keyed("k", "0 playback_request\n1 playback_start\n130 heartbeat"),
-            None,
-        );
-        assert_eq!(
-            (first.intervals_added.len(), first.sessions_added.len()),
-            (4, 1)
-        );
+        let first = sessions.apply(keyed("k", "0 playback_request\n1 playback_start\n130 heartbeat"), None);
+        assert_eq!((first.intervals_added.len(), first.sessions_added.len()), (4, 1));
         let next = sessions.apply(keyed("k", "140 heartbeat"), None);
         let id = &next.sessions_added[0].session_id;
         assert_eq!(next.intervals_removed, [(id.clone(), T0 + 120_000)]);
         assert_eq!(next.sessions_removed, [(id.clone(), T0)]);
-        assert_eq!(
-            (next.intervals_added.len(), next.sessions_added.len()),
-            (1, 1)
-        );
+        assert_eq!((next.intervals_added.len(), next.sessions_added.len()), (1, 1));
         let twice = keyed("k", "150 heartbeat");
         sessions.apply(twice.clone(), None);
         assert_eq!(sessions.apply(twice, None), FactChanges::default());
@@ -510,22 +500,14 @@ mod tests {
         rig.deliver(keyed("k", "0 playback_request\n70 metadata"), None);
         let rows: Vec<_> = rig.tables.sessions.values().collect();
         assert_eq!(rows.len(), 1);
-        assert_eq!(
-            (rows[0].started_at_ms, rows[0].startup_ms),
-            (T0, Some(5_000))
-        );
+        assert_eq!((rows[0].started_at_ms, rows[0].startup_ms), (T0, Some(5_000)));
     }
 
     #[test]
     fn the_watermark_alone_closes_and_evicts() {
         let mut rig = Rig::new(3);
         rig.deliver(keyed("k", "0 playback_request\n1 playback_start"), None);
-        let open = |rig: &Rig| {
-            (
-                rig.sessions.open_sessions(),
-                rig.sessions.events_in_memory(),
-            )
-        };
+        let open = |rig: &Rig| (rig.sessions.open_sessions(), rig.sessions.events_in_memory());
         rig.deliver(Vec::new(), Some(T0 + 91_000));
         assert_eq!(open(&rig), (1, 2));
         rig.deliver(Vec::new(), Some(T0 + 91_001));
@@ -534,10 +516,7 @@ mod tests {
         assert_eq!((open(&rig), rig.sessions.evicted_through()), ((0, 2), None));
         rig.deliver(Vec::new(), Some(T0 + 1_001 + 35 * 60_000));
         let reachable_ms = T0 + 1_001 + 30 * 60_000;
-        assert_eq!(
-            (open(&rig), rig.sessions.evicted_through()),
-            ((0, 0), Some(reachable_ms))
-        );
+        assert_eq!((open(&rig), rig.sessions.evicted_through()), ((0, 0), Some(reachable_ms)));
         rig.deliver(Vec::new(), Some(T0));
         assert_eq!(rig.sessions.evicted_through(), Some(reachable_ms));
 
@@ -552,10 +531,7 @@ mod tests {
     #[test]
     fn a_key_that_came_back_still_asks_for_its_older_history() {
         let mut rig = Rig::new(1);
-        rig.deliver(
-            keyed("k", "0 playback_request\n1 playback_start"),
-            Some(T0 + 3_000_000),
-        );
+        rig.deliver(keyed("k", "0 playback_request\n1 playback_start"), Some(T0 + 3_000_000));
         assert_eq!(rig.sessions.events_in_memory(), 0);
         let back = keyed("k", "2900 playback_request at=0");
         assert!(rig.sessions.missing(&back).is_empty());
@@ -563,14 +539,54 @@ mod tests {
         let late = keyed("k", "600 heartbeat");
         assert_eq!(rig.sessions.missing(&late), ["k"]);
         rig.deliver(late, None);
-        let playing_ms: Vec<_> = rig
-            .tables
-            .sessions
-            .values()
-            .map(|row| row.playing_ms)
-            .collect();
+        let playing_ms: Vec<_> = rig.tables.sessions.values().map(|row| row.playing_ms).collect();
         assert_eq!(playing_ms.iter().sum::<i64>(), 599_000);
         assert_eq!(playing_ms.len(), 2);
+    }
+
+    #[test]
+    fn a_key_asks_again_for_what_is_older_than_what_was_loaded() {
+        let mut sessions = Sessions::new(SessionSettings::default(), 1);
+        sessions.restore_watermark(T0 + 36_000_000);
+        let check = |sessions: &Sessions, at: &str, expected: bool| {
+            let late = keyed("k", &format!("{at} heartbeat"));
+            assert_eq!(!sessions.missing(&late).is_empty(), expected, "{at}");
+        };
+        check(&sessions, "18000", true);
+        // From the fourth hour on: what lies before may reach half an hour further.
+        sessions.load("k", script("18000 playback_start"), Some(T0 + 14_400_000));
+        for (at, expected) in [("18000", false), ("16200", false), ("16199.999", true), ("0", true)] {
+            check(&sessions, at, expected);
+        }
+        sessions.load("k", script("7200 playback_start"), Some(T0));
+        for (at, expected) in [("16199.999", false), ("1800", false), ("1799.999", true)] {
+            check(&sessions, at, expected);
+        }
+        sessions.load("k", Vec::new(), Some(T0 + 14_400_000));
+        check(&sessions, "1800", false);
+        check(&sessions, "1799.999", true);
+        sessions.load("k", Vec::new(), None);
+        check(&sessions, "-1000000", false);
+        sessions.load("k", Vec::new(), Some(T0));
+        check(&sessions, "-1000000", false);
+        assert_eq!(sessions.events_in_memory(), 2);
+    }
+
+    #[test]
+    fn a_late_event_before_what_was_loaded_meets_its_session() {
+        let mut rig = Rig::new(1);
+        rig.deliver(keyed("k", "0 playback_request\n1 playback_start\n5400 playback_start"), None);
+        rig.deliver(Vec::new(), Some(T0 + 9_000_000));
+        assert_eq!(rig.sessions.events_in_memory(), 0);
+        rig.deliver(keyed("k", "7000 heartbeat"), None);
+        assert_eq!(rig.sessions.events_in_memory(), 2, "the earlier session stays in the lake");
+        let late = keyed("k", "30 heartbeat");
+        assert_eq!(rig.sessions.missing(&late), ["k"]);
+        rig.deliver(late, None);
+        let rows: Vec<_> = rig.tables.sessions.values().collect();
+        let mut totals: Vec<_> = rows.iter().map(|row| (row.started_at_ms - T0, row.playing_ms)).collect();
+        totals.sort_unstable();
+        assert_eq!(totals, [(0, 29_000), (5_400_000, 1_600_000)]);
     }
 
     #[test]
@@ -597,18 +613,14 @@ mod tests {
         rig.deliver(of(5..KEY_EVENTS_MAX + 5), None);
         let capped = |rig: &Rig| -> Vec<(i64, bool)> {
             let rows = rig.tables.sessions.values();
-            rows.map(|row| (row.events, row.dq_flags.contains(&"events_capped")))
-                .collect()
+            rows.map(|row| (row.events, row.dq_flags.contains(&"events_capped"))).collect()
         };
         assert_eq!(capped(&rig), [(KEY_EVENTS_MAX as i64, false)]);
         rig.deliver(of(0..5), None);
         assert_eq!(capped(&rig), [(KEY_EVENTS_MAX as i64, true)]);
         assert_eq!(rig.sessions.events_in_memory(), KEY_EVENTS_MAX);
         let row = rig.tables.sessions.values().next().expect("one session");
-        assert_eq!(
-            (row.started_at_ms, row.ended_at_ms),
-            (T0, T0 + (KEY_EVENTS_MAX as i64 - 1) * 1_000)
-        );
+        assert_eq!((row.started_at_ms, row.ended_at_ms), (T0, T0 + (KEY_EVENTS_MAX as i64 - 1) * 1_000));
     }
 
     #[test]
@@ -622,10 +634,7 @@ mod tests {
         let mut one = Sessions::new(SessionSettings::default(), 1);
         let mut four = Sessions::new(SessionSettings::default(), 4);
         let watermark_ms = Some(T0 + 60_000);
-        assert_eq!(
-            one.apply(events.clone(), watermark_ms),
-            four.apply(events, watermark_ms)
-        );
+        assert_eq!(one.apply(events.clone(), watermark_ms), four.apply(events, watermark_ms));
     }
 
     #[test]
@@ -667,12 +676,7 @@ mod tests {
     }
 
     fn any_event() -> impl Strategy<Value = KeyedEvent> {
-        let place = (
-            0..4usize,
-            any_time_ms(),
-            0..EventKind::ALL.len(),
-            any::<u64>(),
-        );
+        let place = (0..4usize, any_time_ms(), 0..EventKind::ALL.len(), any::<u64>());
         let lengths = (any_length_ms(), any_length_ms(), any_length_ms());
         let rest = (
             proptest::option::of(0..600_000i64),
@@ -682,45 +686,43 @@ mod tests {
             proptest::option::weighted(0.1, any::<bool>()),
             proptest::option::weighted(0.5, 0..3i64),
         );
-        (place, lengths, rest).prop_map(
-            |((key, time_ms, kind, id), (stall_ms, seek_ms, startup_ms), rest)| {
-                let (playhead_ms, bitrate_bps, playback_rate, error_fatal, background, seq) = rest;
-                // The last two keys have native ids; one of them has two, as no sender should.
-                let native = match key {
-                    2 => Some("native".to_owned()),
-                    3 => (id % 3 != 0).then(|| format!("native-{}", id % 2)),
-                    _ => None,
-                };
-                let segments = Segments {
-                    content_id: (id % 4 == 0).then(|| "content".to_owned()),
-                    connection_type: (id % 5 == 0).then(|| format!("net-{}", id % 3)),
-                    ..Segments::default()
-                };
-                KeyedEvent {
-                    session_key: format!("key-{key}"),
-                    event: SessionEvent {
-                        event_id: u128::from(id),
-                        kind: EventKind::ALL[kind],
-                        event_ts_ms: T0 + time_ms,
-                        seq,
-                        playhead_ms: playhead_ms.map(|ms| if ms < 200_000 { 0 } else { ms }),
-                        detail: EventDetail {
-                            native_session_id: native,
-                            duration_ms: Some(600_000),
-                            bitrate_bps,
-                            stall_ms,
-                            startup_ms,
-                            seek_ms,
-                            playback_rate,
-                            error_fatal,
-                            background,
-                            segments: Arc::new(segments),
-                            ..EventDetail::default()
-                        },
+        (place, lengths, rest).prop_map(|((key, time_ms, kind, id), (stall_ms, seek_ms, startup_ms), rest)| {
+            let (playhead_ms, bitrate_bps, playback_rate, error_fatal, background, seq) = rest;
+            // The last two keys have native ids; one of them has two, as no sender should.
+            let native = match key {
+                2 => Some("native".to_owned()),
+                3 => (id % 3 != 0).then(|| format!("native-{}", id % 2)),
+                _ => None,
+            };
+            let segments = Segments {
+                content_id: (id % 4 == 0).then(|| "content".to_owned()),
+                connection_type: (id % 5 == 0).then(|| format!("net-{}", id % 3)),
+                ..Segments::default()
+            };
+            KeyedEvent {
+                session_key: format!("key-{key}"),
+                event: SessionEvent {
+                    event_id: u128::from(id),
+                    kind: EventKind::ALL[kind],
+                    event_ts_ms: T0 + time_ms,
+                    seq,
+                    playhead_ms: playhead_ms.map(|ms| if ms < 200_000 { 0 } else { ms }),
+                    detail: EventDetail {
+                        native_session_id: native,
+                        duration_ms: Some(600_000),
+                        bitrate_bps,
+                        stall_ms,
+                        startup_ms,
+                        seek_ms,
+                        playback_rate,
+                        error_fatal,
+                        background,
+                        segments: Arc::new(segments),
+                        ..EventDetail::default()
                     },
-                }
-            },
-        )
+                },
+            }
+        })
     }
 
     fn check_rows(tables: &Tables) {
@@ -728,10 +730,7 @@ mod tests {
         let mut last: Option<&PlaybackInterval> = None;
         for row in tables.intervals.values() {
             assert!(row.start_ms < row.end_ms, "empty {row:?}");
-            assert_eq!(
-                row.start_ms.div_euclid(60_000),
-                (row.end_ms - 1).div_euclid(60_000)
-            );
+            assert_eq!(row.start_ms.div_euclid(60_000), (row.end_ms - 1).div_euclid(60_000));
             if let Some(last) = last.filter(|last| last.session_id == row.session_id) {
                 assert!(last.end_ms <= row.start_ms, "overlap {last:?} {row:?}");
             }
@@ -750,18 +749,13 @@ mod tests {
                 + row.seek_wait_ms
                 + row.paused_ms
                 + row.background_ms;
-            assert_eq!(
-                total_ms, sum_ms,
-                "totals are the sums of intervals: {row:?}"
-            );
+            assert_eq!(total_ms, sum_ms, "totals are the sums of intervals: {row:?}");
             assert!(total_ms <= row.ended_at_ms - row.started_at_ms, "{row:?}");
             assert!(row.bitrate_known_ms <= row.media_ms);
             let open = i64::from(row.attempts == 1 && row.outcome == Outcome::Open);
-            assert_eq!(
-                row.attempts,
-                row.plays + row.exits_before_start + row.start_failures + open
-            );
+            assert_eq!(row.attempts, row.plays + row.exits_before_start + row.start_failures + open);
             assert!(open == 0 || row.is_open, "{row:?}");
+            assert_eq!(row.attempts == 0, row.outcome == Outcome::NoAttempt, "{row:?}");
             assert_eq!(row.is_open, row.end_reason.is_none());
         }
     }

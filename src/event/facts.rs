@@ -49,14 +49,17 @@ impl StallCause {
 
 /// How an attempt ended, or `Open` while the watermark cannot tell yet.
 ///
-/// attempts = played + exit_before_start + start_failure + open, where `Played` covers every
-/// attempt that showed a frame.
+/// Over sessions with `attempts` = 1: attempts = played + exit_before_start + start_failure + open,
+/// where `Played` covers every attempt that showed a frame. All others, open or closed, are
+/// `NoAttempt`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Outcome {
     Open,
     Played,
     ExitBeforeStart,
     StartFailure,
+    /// Neither a play intent nor a frame: `attempts` = 0.
+    NoAttempt,
 }
 
 impl Outcome {
@@ -66,6 +69,7 @@ impl Outcome {
             Outcome::Played => "played",
             Outcome::ExitBeforeStart => "exit_before_start",
             Outcome::StartFailure => "start_failure",
+            Outcome::NoAttempt => "no_attempt",
         }
     }
 }
@@ -172,9 +176,6 @@ pub struct PlaybackSession {
 impl Segments {
     /// What client counts count: the device, else the user, else the session itself.
     pub fn client<'a>(&'a self, session_id: &'a str) -> &'a str {
-        self.device_id
-            .as_deref()
-            .or(self.user_id.as_deref())
-            .unwrap_or(session_id)
+        self.device_id.as_deref().or(self.user_id.as_deref()).unwrap_or(session_id)
     }
 }

@@ -297,8 +297,13 @@ async fn write_files(table: &DeltaTable, spec: &TableSpec, batches: Vec<RecordBa
         let rows_error = |source| LakeError::Rows { table: spec.name.clone(), source };
         let conformed = batches.iter().map(|batch| conform(batch, &spec.schema)).collect::<Result<Vec<_>, _>>().map_err(rows_error)?;
         drop(batches);
-        let sorted = sort(&concat_batches(&spec.schema, &conformed).map_err(rows_error)?, &spec.sort_columns).map_err(rows_error)?;
+        let whole = match &conformed[..] {
+            [only] => only.clone(),
+            several => concat_batches(&spec.schema, several).map_err(rows_error)?,
+        };
         drop(conformed);
+        let sorted = sort(&whole, &spec.sort_columns).map_err(rows_error)?;
+        drop(whole);
         let mut writer = RecordBatchWriter::for_table(&table)
             .map_err(table_error("write to", &spec.name))?
             .with_writer_properties(writer_properties());

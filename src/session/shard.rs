@@ -10,7 +10,8 @@ use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::timeline::{self, Piece, SessionFacts};
+use super::pieces::Piece;
+use super::timeline::{self, SessionFacts};
 use super::{EventDetail, FactChanges, KeyedEvent, SessionEvent, SessionSettings};
 use crate::event::EventKind;
 
@@ -44,12 +45,7 @@ impl Kept {
     /// The canonical order. Without a sequence number, an instant's events are taken in the order of
     /// their kinds: a request before the frame, a pause before the end.
     fn order(&self, other: &Kept) -> Ordering {
-        (self.event_ts_ms, self.seq, self.kind, self.event_id).cmp(&(
-            other.event_ts_ms,
-            other.seq,
-            other.kind,
-            other.event_id,
-        ))
+        (self.event_ts_ms, self.seq, self.kind, self.event_id).cmp(&(other.event_ts_ms, other.seq, other.kind, other.event_id))
     }
 }
 
@@ -76,11 +72,7 @@ impl KeyEvents {
             kind: event.kind,
             detail: 0,
         };
-        if let Some(at) = self
-            .events
-            .iter()
-            .position(|old| old.event_id == kept.event_id)
-        {
+        if let Some(at) = self.events.iter().position(|old| old.event_id == kept.event_id) {
             // The same id at another time: the earlier one stands, whichever came first.
             if kept.order(&self.events[at]) != Ordering::Less {
                 return false;
@@ -100,10 +92,7 @@ impl KeyEvents {
 
     /// Drops the last event if `kept` comes before it.
     fn make_room(&mut self, kept: &Kept) -> bool {
-        let comes_last = self
-            .events
-            .last()
-            .is_some_and(|last| last.order(kept) == Ordering::Less);
+        let comes_last = self.events.last().is_some_and(|last| last.order(kept) == Ordering::Less);
         if comes_last {
             return false;
         }
@@ -113,17 +102,12 @@ impl KeyEvents {
     }
 
     fn place(&mut self, kept: Kept) {
-        let appends = self
-            .events
-            .last()
-            .is_none_or(|last| last.order(&kept) == Ordering::Less);
+        let appends = self.events.last().is_none_or(|last| last.order(&kept) == Ordering::Less);
         if appends {
             self.events.push(kept);
             return;
         }
-        let at = self
-            .events
-            .partition_point(|old| old.order(&kept) == Ordering::Less);
+        let at = self.events.partition_point(|old| old.order(&kept) == Ordering::Less);
         self.events.insert(at, kept);
     }
 
@@ -160,7 +144,7 @@ struct KeyState {
     facts: Vec<SessionFacts>,
     /// When this key stands in `Shard::due`.
     due_ms: Option<i64>,
-    /// Earlier events may have a history in the lake that was not loaded.
+    /// An earlier event may continue a session that is in the lake and not in memory. `None`: none can.
     complete_from_ms: Option<i64>,
     touched: bool,
 }
@@ -222,15 +206,14 @@ impl Shard {
         self.events
     }
 
-    /// Takes events whose rows are already written.
-    pub fn load(
-        &mut self,
-        session_key: &str,
-        events: Vec<SessionEvent>,
-        watermark_ms: Option<i64>,
-    ) {
-        let state = state_of(&mut self.keys, session_key, None);
-        state.complete_from_ms = None;
+    /// Takes events whose rows are already written: all of the key from `loaded_from_ms` on.
+    pub fn load(&mut self, session_key: &str, events: Vec<SessionEvent>, loaded_from_ms: Option<i64>, watermark_ms: Option<i64>) {
+        // Of a key that comes to memory by this, nothing is held before.
+        let state = state_of(&mut self.keys, session_key, Some(i64::MAX));
+        // What was not loaded reaches one idle gap into what was.
+        let reached_ms = loaded_from_ms.map(|ms| ms.saturating_add(self.settings.idle_gap_ms));
+        // `None` is the least of all: it stands for the whole history, and stays.
+        state.complete_from_ms = state.complete_from_ms.min(reached_ms);
         for event in events {
             let before = state.events.events.len();
             state.events.insert(event);
@@ -308,13 +291,7 @@ impl Shard {
         let Some(state) = self.keys.get_mut(key) else {
             return Vec::new();
         };
-        let facts = timeline::derive(
-            key,
-            &state.events,
-            &state.facts,
-            watermark_ms,
-            &self.settings,
-        );
+        let facts = timeline::derive(key, &state.events, &state.facts, watermark_ms, &self.settings);
         let before = std::mem::replace(&mut state.facts, facts);
         self.open_sessions += count_open(&state.facts);
         self.open_sessions -= count_open(&before);
@@ -328,11 +305,7 @@ impl Shard {
         let Some(state) = self.keys.get_mut(key) else {
             return;
         };
-        let change_ms = state
-            .facts
-            .iter()
-            .filter_map(|facts| facts.changes_after_ms)
-            .min();
+        let change_ms = state.facts.iter().filter_map(|facts| facts.changes_after_ms).min();
         let stay_ms = stay_ms(&self.settings);
         let newest_ms = state.events.newest_ms;
         let leave_ms = newest_ms.map(|newest_ms| newest_ms.saturating_add(stay_ms));
@@ -371,17 +344,12 @@ impl Shard {
     }
 }
 
-fn state_of<'a>(
-    keys: &'a mut HashMap<Arc<str>, KeyState>,
-    session_key: &str,
-    complete_from_ms: Option<i64>,
-) -> &'a mut KeyState {
+fn state_of<'a>(keys: &'a mut HashMap<Arc<str>, KeyState>, session_key: &str, complete_from_ms: Option<i64>) -> &'a mut KeyState {
     if !keys.contains_key(session_key) {
         let state = KeyState::new(session_key, complete_from_ms);
         keys.insert(Arc::clone(&state.key), state);
     }
-    keys.get_mut(session_key)
-        .expect("the key was there or has just been put there")
+    keys.get_mut(session_key).expect("the key was there or has just been put there")
 }
 
 fn touch(state: &mut KeyState, touched: &mut Vec<Arc<str>>) {
@@ -406,11 +374,7 @@ fn compare(before: &[SessionFacts], after: &[SessionFacts], changes: &mut FactCh
     });
 }
 
-fn compare_session(
-    before: Option<&SessionFacts>,
-    after: Option<&SessionFacts>,
-    changes: &mut FactChanges,
-) {
+fn compare_session(before: Option<&SessionFacts>, after: Option<&SessionFacts>, changes: &mut FactChanges) {
     let (old, new) = (before.map(|f| &f.session), after.map(|f| &f.session));
     if old != new {
         let removed = old.map(|row| (row.session_id.clone(), row.started_at_ms));
@@ -436,12 +400,7 @@ fn compare_session(
 }
 
 /// Walks two lists that are sorted by the same key, and hands out what has the same key together.
-fn pair<'a, T, K: Ord>(
-    before: &'a [T],
-    after: &'a [T],
-    key_of: impl Fn(&'a T) -> K,
-    mut visit: impl FnMut(Option<&'a T>, Option<&'a T>),
-) {
+fn pair<'a, T, K: Ord>(before: &'a [T], after: &'a [T], key_of: impl Fn(&'a T) -> K, mut visit: impl FnMut(Option<&'a T>, Option<&'a T>)) {
     let (mut old, mut new) = (before.iter().peekable(), after.iter().peekable());
     loop {
         let order = match (old.peek(), new.peek()) {
@@ -458,18 +417,14 @@ fn pair<'a, T, K: Ord>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::timeline::tests::{T0, script, stored};
     use super::*;
+    use crate::session::fixtures::{T0, script, stored};
 
     /// Kinds of the stored events, in order.
     fn check(text: &str, expected: &[EventKind]) {
         let mut events = script(text);
         for _ in 0..2 {
-            let kinds: Vec<EventKind> = stored(events.clone())
-                .events
-                .iter()
-                .map(|e| e.kind)
-                .collect();
+            let kinds: Vec<EventKind> = stored(events.clone()).events.iter().map(|e| e.kind).collect();
             assert_eq!(kinds, expected, "\n{text}");
             events.reverse();
         }
@@ -479,10 +434,7 @@ mod tests {
     fn the_canonical_order_is_time_then_sequence_then_kind() {
         use EventKind::*;
         check("2 heartbeat\n1 playback_start", &[PlaybackStart, Heartbeat]);
-        check(
-            "1 playback_start\n1 playback_request",
-            &[PlaybackRequest, PlaybackStart],
-        );
+        check("1 playback_start\n1 playback_request", &[PlaybackRequest, PlaybackStart]);
         check(
             "1 playback_start seq=1\n1 playback_request seq=2\n1 custom",
             &[Custom, PlaybackStart, PlaybackRequest],
@@ -522,9 +474,6 @@ mod tests {
         }
         assert_eq!(store.events.len(), 1);
         assert!(store.details.len() <= UNUSED_DETAILS_MAX + 2);
-        assert_eq!(
-            store.details[store.events[0].detail as usize].bitrate_bps,
-            Some(999)
-        );
+        assert_eq!(store.details[store.events[0].detail as usize].bitrate_bps, Some(999));
     }
 }

@@ -48,7 +48,7 @@ pub fn interval_columns() -> Vec<Column<PlaybackInterval>> {
 pub fn session_columns() -> Vec<Column<PlaybackSession>> {
     vec![
         Column::required("event_date", "UTC day of started_at", Get::Date(|r| r.started_at_ms)),
-        Column::required("outcome", "open, played, exit_before_start or start_failure", Get::Text(|r| Some(r.outcome.as_str()))),
+        Column::required("outcome", "open, played, exit_before_start, start_failure, or no_attempt", Get::Text(|r| Some(r.outcome.as_str()))),
         Column::required("started_at", "first event, UTC", Get::Time(|r| Some(r.started_at_ms))),
         Column::required("ended_at", "last evidence of life, UTC", Get::Time(|r| Some(r.ended_at_ms))),
         Column::required("session_id", "playback session: as sent, else derived", Get::Text(|r| Some(&r.session_id))),
