@@ -31,7 +31,8 @@ pub struct Progress {
     /// Something other than requests has shown what the player does.
     acted: bool,
     ended: bool,
-    paused: bool,
+    /// Paused with a position of 0.
+    paused_at_start: bool,
     /// The last error that nothing has healed yet, and whether it is known to be fatal.
     error: Option<(i64, bool)>,
 }
@@ -54,7 +55,7 @@ impl Progress {
         }
         let begins = match event.kind {
             EventKind::PlaybackStart => self.is_over_at(now_ms),
-            EventKind::PlaybackRequest if event.playhead_ms == Some(0) && !self.resumes(detail) => self.is_superseded_at(now_ms),
+            EventKind::PlaybackRequest if event.playhead_ms == Some(0) && !self.paused_at_start => self.is_superseded_at(now_ms),
             _ => false,
         };
         begins.then_some(Boundary::Replaced)
@@ -63,13 +64,6 @@ impl Progress {
     fn is_over_at(&self, now_ms: i64) -> bool {
         let failed = self.error.is_some_and(|(ms, _)| now_ms - ms > RECOVERY_MS);
         self.ended || failed
-    }
-
-    /// The reference player caches its position for 5 s, so a resume after an early pause says 0 too;
-    /// but it knows the length of the asset by then, which a first request never does (reference
-    /// system, 1.2 and 1.3).
-    fn resumes(&self, detail: &EventDetail) -> bool {
-        self.paused && detail.duration_ms.is_some()
     }
 
     fn is_superseded_at(&self, now_ms: i64) -> bool {
@@ -86,9 +80,11 @@ impl Progress {
         let now_ms = event.event_ts_ms;
         let start_ms = self.span_ms.map_or(now_ms, |(start_ms, _)| start_ms);
         self.span_ms = Some((start_ms, now_ms));
-        self.paused = match event.kind {
-            EventKind::PlaybackPause => true,
-            EventKind::Metadata | EventKind::Custom | EventKind::RenditionUpdate => self.paused,
+        // The reference player caches its position for 5 s: a pause within them and the resume after it
+        // both say 0, and the resume is no new attempt (reference system, 1.3).
+        self.paused_at_start = match event.kind {
+            EventKind::PlaybackPause => event.playhead_ms == Some(0),
+            EventKind::Metadata | EventKind::Custom | EventKind::RenditionUpdate => self.paused_at_start,
             _ => false,
         };
         if shows_frame(event) {
@@ -122,9 +118,11 @@ mod tests {
         assert_eq!(starts("0 playback_request at=0\n1 playback_start\n2 playback_request at=0"), [0, 2]);
         assert_eq!(starts("0 playback_request at=0\n1 playback_error\n2 playback_request at=0"), [0, 2]);
         assert_eq!(starts("0 playback_request at=0\n1 playback_start\n2 playback_request at=7"), [0]);
-        let paused = "0 playback_request at=0\n1 playback_start\n2 playback_pause at=0";
-        assert_eq!(starts(&format!("{paused}\n9 playback_request at=0 duration=600")), [0]);
-        assert_eq!(starts(&format!("{paused}\n9 playback_request at=0")), [0, 9]);
+        let early = "0 playback_request at=0\n1 playback_start\n2 playback_pause at=0";
+        assert_eq!(starts(&format!("{early}\n9 playback_request at=0")), [0]);
+        assert_eq!(starts(&format!("{early}\n9 playback_request at=0\n20 playback_request at=0")), [0, 20]);
+        let later = "0 playback_request at=0\n1 playback_start\n9 playback_pause at=5";
+        assert_eq!(starts(&format!("{later}\n12 playback_request at=0")), [0, 12]);
         assert_eq!(starts("0 playback_start\n5 playback_finish\n6 playback_start"), [0, 6]);
         assert_eq!(starts("0 playback_start\n5 playback_error\n6 playback_start"), [0]);
         assert_eq!(starts("0 playback_start\n5 playback_error\n16 playback_start"), [0, 16]);

@@ -103,6 +103,8 @@ struct OpenStream {
     /// Bytes read and not yet handed over: the start of an unfinished line.
     rest: Vec<u8>,
     skipping_bytes: i64,
+    /// An error that waits until the lines before it are handed over.
+    broken: Option<std::io::Error>,
 }
 
 impl FileSource {
@@ -232,7 +234,7 @@ impl FileSource {
                 // Any of them: a file that is closed is opened again at its offset.
                 self.open.pop_first();
             }
-            self.open.insert(path.to_path_buf(), OpenStream { reader, rest: Vec::new(), skipping_bytes: 0 });
+            self.open.insert(path.to_path_buf(), OpenStream { reader, rest: Vec::new(), skipping_bytes: 0, broken: None });
         }
         let Some(stream) = self.open.get_mut(path) else {
             return Err(FilesError::NotFound { path: path.display().to_string(), cwd: current_folder() });
@@ -272,19 +274,21 @@ impl FileSource {
                 searched = line_start;
             }
             let before = part.buffer.len();
-            let read = stream.reader.by_ref().take(CHUNK_BYTES as u64).read_to_end(&mut part.buffer);
+            let read = match stream.broken.take() {
+                Some(error) => Err(error),
+                None => stream.reader.by_ref().take(CHUNK_BYTES as u64).read_to_end(&mut part.buffer),
+            };
             match read {
                 Ok(0) => {
                     part.finished = true;
                     break;
                 }
                 Ok(_) => {}
-                Err(error) if part.buffer.len() == before && part.lines.is_empty() => {
-                    return Err(read_error(path, followed.codec, part.to, &error));
-                }
-                // Hand over the lines that are whole; the next call meets the error again.
-                Err(_) => {
-                    part.buffer.truncate(before);
+                // What came before the error counts: first its whole lines go out, then the error.
+                Err(error) if part.buffer.len() > before => stream.broken = Some(error),
+                Err(error) if part.lines.is_empty() => return Err(read_error(path, followed.codec, part.to, &error)),
+                Err(error) => {
+                    stream.broken = Some(error);
                     break;
                 }
             }

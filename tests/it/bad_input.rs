@@ -205,7 +205,7 @@ fn a_wrong_alert_is_named_by_file_and_line_and_touches_no_lake() {
     let good = include_str!("../../alerts/playback_errors.yaml");
     let line_of = |text: &str, part: &str| text.lines().position(|line| line.contains(part)).expect("the line is there") + 1;
     let misspelt = good.replacen("min_samples:", "min_sample:", 1);
-    let other_table = good.replacen("gold.errors_1m", "gold.error_1m", 1);
+    let other_table = good.replacen("from: gold.errors_1m", "from: gold.error_1m", 1);
     assert!(misspelt != good && other_table != good, "the shipped alert has changed: adapt this test");
     let cases = [
         (&misspelt, format!("folder/wrong.yaml:{}:", line_of(&misspelt, "min_sample:")), "min_samples"),
