@@ -8,7 +8,10 @@ pub const PIPELINES: [(&str, &str); 5] = [
     ("pipelines/cdn_1m.sql", include_str!("../pipelines/cdn_1m.sql")),
     ("pipelines/errors_1m.sql", include_str!("../pipelines/errors_1m.sql")),
     ("pipelines/playback_1m.sql", include_str!("../pipelines/playback_1m.sql")),
-    ("pipelines/startup_by_pop_1m.sql", include_str!("../pipelines/startup_by_pop_1m.sql")),
+    (
+        "pipelines/startup_by_pop_1m.sql",
+        include_str!("../pipelines/startup_by_pop_1m.sql"),
+    ),
 ];
 
 /// File name and text of every shipped alert file.

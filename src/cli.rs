@@ -23,7 +23,11 @@ const EXIT_USAGE: u8 = 64;
 const EXIT_FAILURE: u8 = 1;
 
 #[derive(Parser)]
-#[command(name = "playhead", version, about = "Streaming-video QoS/QoE analytics: player events and CDN logs in; Delta tables, exact metrics and alerts out.")]
+#[command(
+    name = "playhead",
+    version,
+    about = "Streaming-video QoS/QoE analytics: player events and CDN logs in; Delta tables, exact metrics and alerts out."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -149,19 +153,40 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 async fn dispatch(command: Command) -> anyhow::Result<u8> {
     match command {
-        Command::Ingest { paths, format, json, settings } => ingest(&settings, &paths, format.as_deref(), json).await,
+        Command::Ingest {
+            paths,
+            format,
+            json,
+            settings,
+        } => ingest(&settings, &paths, format.as_deref(), json).await,
         Command::Run { settings } => follow(&settings).await,
-        Command::Sql { query, format, json, settings } => {
-            ask(&settings, &query, if json { Output::Json } else { format }).await
-        }
+        Command::Sql {
+            query,
+            format,
+            json,
+            settings,
+        } => ask(&settings, &query, if json { Output::Json } else { format }).await,
         Command::Check { json, settings } => check(&settings, json).await,
         Command::Settings => {
             print!("{}", config::REFERENCE);
             Ok(0)
         }
         Command::Tables { settings } => tables(&settings).await,
-        Command::Simulate { folder, sessions, seed, start, minutes, incident } => {
-            let simulation = Simulation { seed, sessions, start_ms: start * 1000, span_ms: minutes * 60_000, incident };
+        Command::Simulate {
+            folder,
+            sessions,
+            seed,
+            start,
+            minutes,
+            incident,
+        } => {
+            let simulation = Simulation {
+                seed,
+                sessions,
+                start_ms: start * 1000,
+                span_ms: minutes * 60_000,
+                incident,
+            };
             simulate(&folder, &simulation)
         }
     }
@@ -195,7 +220,10 @@ async fn ingest(settings: &SettingsArgs, paths: &[PathBuf], format: Option<&str>
     let format = format.unwrap_or("auto");
     let mut overrides = "sources:\n".to_string();
     for path in paths {
-        overrides.push_str(&format!("  - {{path: {}, format: {format}}}\n", serde_json::Value::from(path.display().to_string())));
+        overrides.push_str(&format!(
+            "  - {{path: {}, format: {format}}}\n",
+            serde_json::Value::from(path.display().to_string())
+        ));
     }
     let config = load(settings, &overrides)?;
     telemetry::start(&config.log);
@@ -211,7 +239,12 @@ async fn ingest(settings: &SettingsArgs, paths: &[PathBuf], format: Option<&str>
 }
 
 fn told(summary: &Summary, config: &Config) -> String {
-    let Counts { received, stored, duplicates, rejected } = summary.counts;
+    let Counts {
+        received,
+        stored,
+        duplicates,
+        rejected,
+    } = summary.counts;
     let rate = received as f64 / summary.seconds.max(0.001);
     let mut text = format!(
         "received {received} = stored {stored} + duplicates {duplicates} + rejected {rejected}\n\
@@ -219,15 +252,24 @@ fn told(summary: &Summary, config: &Config) -> String {
         summary.files, summary.epochs, summary.gold_windows, summary.open_sessions, summary.seconds,
     );
     if rejected > 0 {
-        text.push_str("why records were rejected: playhead sql \"SELECT reason, detail, source_partition, source_offset FROM silver.rejects\"\n");
+        text.push_str(
+            "why records were rejected: playhead sql \"SELECT reason, detail, source_partition, source_offset FROM silver.rejects\"\n",
+        );
     }
     if summary.alerts_undelivered > 0 {
-        text.push_str(&format!("{} alert messages wait in ops.alert_events for a target that is away\n", summary.alerts_undelivered));
+        text.push_str(&format!(
+            "{} alert messages wait in ops.alert_events for a target that is away\n",
+            summary.alerts_undelivered
+        ));
     }
     for unreadable in &summary.unreadable {
         text.push_str(&format!("not read: {unreadable}\n"));
     }
-    text.push_str(&format!("the tables are in {}; ask them with `playhead sql --data {}`\n", config.data.display(), config.data.display()));
+    text.push_str(&format!(
+        "the tables are in {}; ask them with `playhead sql --data {}`\n",
+        config.data.display(),
+        config.data.display()
+    ));
     text
 }
 
@@ -240,7 +282,10 @@ struct Bar {
 impl Bar {
     fn new(quiet: bool) -> Bar {
         let on_terminal = std::io::stderr().is_terminal();
-        Bar { bar: (on_terminal && !quiet).then(|| ProgressBar::new(0)), plain: !on_terminal && !quiet }
+        Bar {
+            bar: (on_terminal && !quiet).then(|| ProgressBar::new(0)),
+            plain: !on_terminal && !quiet,
+        }
     }
 
     fn finish(&self) {
@@ -306,7 +351,11 @@ async fn ask(settings: &SettingsArgs, query: &str, output: Output) -> anyhow::Re
     let mut out = std::io::stdout().lock();
     match output {
         Output::Table => {
-            let batches = if batches.is_empty() { vec![arrow::array::RecordBatch::new_empty(schema)] } else { batches };
+            let batches = if batches.is_empty() {
+                vec![arrow::array::RecordBatch::new_empty(schema)]
+            } else {
+                batches
+            };
             writeln!(out, "{}", arrow::util::pretty::pretty_format_batches(&batches)?)?;
         }
         Output::Csv => {
@@ -319,7 +368,9 @@ async fn ask(settings: &SettingsArgs, query: &str, output: Output) -> anyhow::Re
             }
         }
         Output::Json => {
-            let mut writer = arrow::json::WriterBuilder::new().with_explicit_nulls(true).build::<_, arrow::json::writer::JsonArray>(&mut out);
+            let mut writer = arrow::json::WriterBuilder::new()
+                .with_explicit_nulls(true)
+                .build::<_, arrow::json::writer::JsonArray>(&mut out);
             writer.write_batches(&batches.iter().collect::<Vec<_>>())?;
             writer.finish()?;
             drop(writer);
@@ -377,6 +428,12 @@ fn simulate(folder: &PathBuf, simulation: &Simulation) -> anyhow::Result<u8> {
     player.flush()?;
     cdn.flush()?;
     std::fs::write(folder.join("truth.json"), serde_json::to_string_pretty(&truth)?)?;
-    println!("{} player events and {} CDN requests of {} sessions in {}", truth.events, truth.cdn_requests, truth.sessions, folder.display());
+    println!(
+        "{} player events and {} CDN requests of {} sessions in {}",
+        truth.events,
+        truth.cdn_requests,
+        truth.sessions,
+        folder.display()
+    );
     Ok(0)
 }

@@ -36,16 +36,14 @@ const BATCH_BYTES: RangeInclusive<u64> = 1 << 20..=1 << 30;
 const BATCH_RECORDS: RangeInclusive<u64> = 1..=10_000_000;
 /// Faster than 100 ms makes more small files than any compaction clears; slower than 10 min is an
 /// outage.
-const COMMIT_EVERY: RangeInclusive<Duration> =
-    Duration::from_millis(100)..=Duration::from_secs(600);
+const COMMIT_EVERY: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(600);
 /// Faster than 10 ms is a busy loop.
 const POLL_EVERY: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(600);
 /// CDN logs come up to 24 h late; what is later reopens its window.
 const LATENESS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(24 * 3600);
 /// Below 16 MiB not even one sort runs; the upper end only catches slips of the unit.
 const SQL_MEMORY: RangeInclusive<u64> = 16 << 20..=1 << 40;
-const SQL_TIMEOUT: RangeInclusive<Duration> =
-    Duration::from_millis(100)..=Duration::from_secs(24 * 3600);
+const SQL_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(24 * 3600);
 
 /// All settings.
 #[derive(Debug, Clone, PartialEq)]
@@ -267,11 +265,7 @@ impl fmt::Display for Place {
 ///
 /// `env` looks up `${NAME}` (in the binary: `process_env`). `is_folder` tells whether the default
 /// folders of pipelines and alerts are there (in the binary: `Path::is_dir`).
-pub fn load(
-    paths: &[PathBuf],
-    env: &dyn Fn(&str) -> Option<String>,
-    is_folder: &dyn Fn(&Path) -> bool,
-) -> Result<Config, Vec<Complaint>> {
+pub fn load(paths: &[PathBuf], env: &dyn Fn(&str) -> Option<String>, is_folder: &dyn Fn(&Path) -> bool) -> Result<Config, Vec<Complaint>> {
     let mut complaints = Vec::new();
     let mut texts = Vec::new();
     for path in paths {
@@ -302,10 +296,7 @@ pub fn parse(
     env: &dyn Fn(&str) -> Option<String>,
     is_folder: &dyn Fn(&Path) -> bool,
 ) -> Result<Config, Vec<Complaint>> {
-    let sources: Vec<Source> = texts
-        .iter()
-        .map(|(name, text)| Source { name, text })
-        .collect();
+    let sources: Vec<Source> = texts.iter().map(|(name, text)| Source { name, text }).collect();
     let (config_file, places) = file::read(&sources, env)?;
     let mut checks = Checks::new(places);
     let config = resolve(config_file, &mut checks, is_folder);
@@ -335,12 +326,7 @@ fn resolve(written: ConfigFile, checks: &mut Checks, is_folder: &dyn Fn(&Path) -
             isp: written.network.isp,
         },
         windows: Windows {
-            lateness: checks.span(
-                "windows.lateness",
-                written.windows.lateness,
-                Duration::from_secs(60),
-                LATENESS,
-            ),
+            lateness: checks.span("windows.lateness", written.windows.lateness, Duration::from_secs(60), LATENESS),
         },
         pipelines: folder(written.pipelines.folder, PIPELINES_FOLDER, is_folder),
         alerts: Alerts {
@@ -350,12 +336,7 @@ fn resolve(written: ConfigFile, checks: &mut Checks, is_folder: &dyn Fn(&Path) -
         sns: sns(written.sns, checks),
         sql: Sql {
             memory_bytes: checks.bytes("sql.memory", written.sql.memory, 512 << 20, SQL_MEMORY),
-            timeout: checks.span(
-                "sql.timeout",
-                written.sql.timeout,
-                Duration::from_secs(30),
-                SQL_TIMEOUT,
-            ),
+            timeout: checks.span("sql.timeout", written.sql.timeout, Duration::from_secs(30), SQL_TIMEOUT),
         },
         log: Log {
             format: written.log.format.unwrap_or_default(),
@@ -399,30 +380,15 @@ fn last_part(path: &Path) -> String {
 
 fn ingest(written: file::IngestFile, checks: &mut Checks) -> Ingest {
     Ingest {
-        batch_bytes: checks.bytes(
-            "ingest.batch_bytes",
-            written.batch_bytes,
-            32 << 20,
-            BATCH_BYTES,
-        ),
+        batch_bytes: checks.bytes("ingest.batch_bytes", written.batch_bytes, 32 << 20, BATCH_BYTES),
         batch_records: checks.within(
             "ingest.batch_records",
             written.batch_records.unwrap_or(200_000),
             BATCH_RECORDS,
             |count| count.to_string(),
         ),
-        commit_every: checks.span(
-            "ingest.commit_every",
-            written.commit_every,
-            Duration::from_secs(5),
-            COMMIT_EVERY,
-        ),
-        poll_every: checks.span(
-            "ingest.poll_every",
-            written.poll_every,
-            Duration::from_secs(1),
-            POLL_EVERY,
-        ),
+        commit_every: checks.span("ingest.commit_every", written.commit_every, Duration::from_secs(5), COMMIT_EVERY),
+        poll_every: checks.span("ingest.poll_every", written.poll_every, Duration::from_secs(1), POLL_EVERY),
     }
 }
 
@@ -463,11 +429,7 @@ fn key_bytes(text: &str) -> Option<[u8; 32]> {
     Some(bytes)
 }
 
-fn folder(
-    written: Option<PathBuf>,
-    default_name: &str,
-    is_folder: &dyn Fn(&Path) -> bool,
-) -> Folder {
+fn folder(written: Option<PathBuf>, default_name: &str, is_folder: &dyn Fn(&Path) -> bool) -> Folder {
     let default_folder = Path::new(default_name);
     match written {
         Some(path) => Folder::Path(path),
@@ -509,35 +471,17 @@ impl Checks {
         self.complaints.push(Complaint::new(place, message, fix));
     }
 
-    fn span(
-        &mut self,
-        key: &str,
-        written: Option<file::Span>,
-        default: Duration,
-        range: RangeInclusive<Duration>,
-    ) -> Duration {
+    fn span(&mut self, key: &str, written: Option<file::Span>, default: Duration, range: RangeInclusive<Duration>) -> Duration {
         let value = written.map_or(default, |span| span.0);
         self.within(key, value, range, |span| file::Span(*span).to_string())
     }
 
-    fn bytes(
-        &mut self,
-        key: &str,
-        written: Option<file::Bytes>,
-        default: u64,
-        range: RangeInclusive<u64>,
-    ) -> u64 {
+    fn bytes(&mut self, key: &str, written: Option<file::Bytes>, default: u64, range: RangeInclusive<u64>) -> u64 {
         let value = written.map_or(default, |bytes| bytes.0);
         self.within(key, value, range, |bytes| file::Bytes(*bytes).to_string())
     }
 
-    fn within<T: PartialOrd>(
-        &mut self,
-        key: &str,
-        value: T,
-        range: RangeInclusive<T>,
-        show: impl Fn(&T) -> String,
-    ) -> T {
+    fn within<T: PartialOrd>(&mut self, key: &str, value: T, range: RangeInclusive<T>, show: impl Fn(&T) -> String) -> T {
         if !range.contains(&value) {
             let (low, high) = (show(range.start()), show(range.end()));
             let message = "the value is out of range";
@@ -612,10 +556,7 @@ mod tests {
     fn keys(value: &serde_json::Value, path: &str) -> Vec<String> {
         use serde_json::Value;
         let mut found: Vec<String> = match value {
-            Value::Object(map) => map
-                .iter()
-                .flat_map(|(key, below)| keys(below, &format!("{path}.{key}")))
-                .collect(),
+            Value::Object(map) => map.iter().flat_map(|(key, below)| keys(below, &format!("{path}.{key}"))).collect(),
             Value::Array(items) => items.iter().flat_map(|item| keys(item, path)).collect(),
             _ => vec![path.to_owned()],
         };
@@ -660,32 +601,16 @@ mod tests {
 
     #[test]
     fn units_are_understood() {
-        let spans = [
-            ("500ms", 500),
-            ("30s", 30_000),
-            ("5m", 300_000),
-            ("24h", 86_400_000),
-        ];
+        let spans = [("500ms", 500), ("30s", 30_000), ("5m", 300_000), ("24h", 86_400_000)];
         for (text, ms) in spans {
-            assert_eq!(
-                file::Span::parse(text).unwrap().0,
-                Duration::from_millis(ms)
-            );
+            assert_eq!(file::Span::parse(text).unwrap().0, Duration::from_millis(ms));
         }
         assert_eq!(file::Span::parse("7d").unwrap().0.as_secs(), 604_800);
         let sizes = [("512B", 512), ("64KiB", 65_536), ("64 MiB", 67_108_864)];
         for (text, bytes) in sizes {
             assert_eq!(file::Bytes::parse(text).unwrap().0, bytes);
         }
-        for wrong in [
-            "",
-            "5",
-            "s",
-            "-5s",
-            "5 parsecs",
-            "99999999999999999999s",
-            "1e3s",
-        ] {
+        for wrong in ["", "5", "s", "-5s", "5 parsecs", "99999999999999999999s", "1e3s"] {
             assert_eq!(file::Span::parse(wrong), None, "{wrong:?}");
         }
         assert_eq!(file::Bytes::parse("18446744073709551615GiB"), None);
@@ -748,15 +673,11 @@ mod tests {
         );
         check_complaints(
             "data: a\ndata: b\n",
-            &[
-                "1.yaml:2:1: not readable as YAML: duplicate mapping key: data; correct the line named, or the one above it",
-            ],
+            &["1.yaml:2:1: not readable as YAML: duplicate mapping key: data; correct the line named, or the one above it"],
         );
         check_complaints(
             "- just\n- a list\n",
-            &[
-                "1.yaml:1:1: a list is no settings file; start from the output of `playhead settings`",
-            ],
+            &["1.yaml:1:1: a list is no settings file; start from the output of `playhead settings`"],
         );
     }
 

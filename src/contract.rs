@@ -31,7 +31,12 @@ pub fn tables_markdown(gold: &[TableSpec]) -> String {
 
 fn table(page: &mut String, spec: &TableSpec) {
     let _ = writeln!(page, "## {}\n\n{}\n", spec.name, spec.about);
-    let _ = writeln!(page, "Sorted by {}. Statistics on {}.\n", list(&spec.sort_columns), list(&spec.statistics));
+    let _ = writeln!(
+        page,
+        "Sorted by {}. Statistics on {}.\n",
+        list(&spec.sort_columns),
+        list(&spec.statistics)
+    );
     page.push_str("| column | type | null | meaning |\n| --- | --- | --- | --- |\n");
     for field in spec.schema.fields() {
         let about = field.metadata().get("comment").map_or("", String::as_str);

@@ -88,7 +88,11 @@ pub async fn gold_specs(pipelines: &[Pipeline]) -> Result<Vec<TableSpec>, Compla
             Err(error) => complaints.push(error.to_string()),
         }
     }
-    if complaints.is_empty() { Ok(specs) } else { Err(Complaints(complaints)) }
+    if complaints.is_empty() {
+        Ok(specs)
+    } else {
+        Err(Complaints(complaints))
+    }
 }
 
 /// Rules of the folder that the settings name, checked against the gold tables.
@@ -102,12 +106,20 @@ pub async fn rules(config: &Config, specs: &[TableSpec]) -> Result<RuleSet, Comp
         let texts = [Some(rule.sql(0, 1)), rule.history_sql(0)];
         for text in texts.into_iter().flatten() {
             if let Err(error) = context.sql(&text).await {
-                complaints.push(format!("rule `{}`: its expressions do not run on {}: {error}", rule.uid(), rule.from()));
+                complaints.push(format!(
+                    "rule `{}`: its expressions do not run on {}: {error}",
+                    rule.uid(),
+                    rule.from()
+                ));
                 break;
             }
         }
     }
-    if complaints.is_empty() { Ok(rules) } else { Err(Complaints(complaints)) }
+    if complaints.is_empty() {
+        Ok(rules)
+    } else {
+        Err(Complaints(complaints))
+    }
 }
 
 struct GoldCatalogue<'a>(&'a [TableSpec]);
@@ -129,11 +141,17 @@ fn folder_files(folder: &Folder, ending: &str, shipped: &[(&str, &str)]) -> Resu
         Folder::Path(path) => path,
     };
     let unreadable = |path: &Path, error: &std::io::Error| {
-        Complaints(vec![format!("cannot read {}: {error}; check the folder in the settings", path.display())])
+        Complaints(vec![format!(
+            "cannot read {}: {error}; check the folder in the settings",
+            path.display()
+        )])
     };
     let entries = std::fs::read_dir(path).map_err(|error| unreadable(path, &error))?;
     let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|found| found == ending || (ending == "yaml" && found == "yml")));
+    paths.retain(|path| {
+        path.extension()
+            .is_some_and(|found| found == ending || (ending == "yaml" && found == "yml"))
+    });
     paths.sort();
     let mut files = Vec::new();
     for path in paths {
@@ -145,7 +163,10 @@ fn folder_files(folder: &Folder, ending: &str, shipped: &[(&str, &str)]) -> Resu
 
 /// Bounds of queries, from the settings.
 pub fn query_limits(config: &Config) -> QueryLimits {
-    QueryLimits { memory_bytes: usize::try_from(config.sql.memory_bytes).unwrap_or(usize::MAX), timeout: config.sql.timeout }
+    QueryLimits {
+        memory_bytes: usize::try_from(config.sql.memory_bytes).unwrap_or(usize::MAX),
+        timeout: config.sql.timeout,
+    }
 }
 
 impl Parts {
@@ -159,10 +180,18 @@ impl Parts {
         let limits = query_limits(config);
         let lateness_ms = i64::try_from(config.windows.lateness.as_millis()).unwrap_or(i64::MAX);
         let rollup = Rollup::open(Arc::clone(&lake), pipelines.clone(), lateness_ms, limits.memory_bytes).await?;
-        let defaults = SnsDefaults { endpoint_url: config.sns.endpoint_url.clone(), region: config.sns.region.clone() };
+        let defaults = SnsDefaults {
+            endpoint_url: config.sns.endpoint_url.clone(),
+            region: config.sns.region.clone(),
+        };
         let notifier = config.alerts.deliver.then(|| Notifier::new(defaults, env!("CARGO_PKG_VERSION")));
         let watch = Watch::open(lake, rules, pipelines, limits, notifier).await?;
-        Ok(Parts { ingest, rollup, watch, clock })
+        Ok(Parts {
+            ingest,
+            rollup,
+            watch,
+            clock,
+        })
     }
 
     /// One batch, all the way to alerts. Returns its counts and the windows it closed.
@@ -291,7 +320,13 @@ pub async fn follow(config: &Config, clock: Arc<dyn Clock>, mut stop: signal::Re
         }
     }
     let totals = parts.ingest.totals();
-    tracing::info!(received = totals.received, stored = totals.stored, duplicates = totals.duplicates, rejected = totals.rejected, "stopped in order");
+    tracing::info!(
+        received = totals.received,
+        stored = totals.stored,
+        duplicates = totals.duplicates,
+        rejected = totals.rejected,
+        "stopped in order"
+    );
     Ok(())
 }
 
@@ -346,7 +381,10 @@ async fn follow_once(parts: &mut Parts, intake: &mut Intake, clock: &Arc<dyn Clo
 }
 
 fn file_source(config: &Config, one_shot: bool) -> FileSource {
-    let specs = config.sources.iter().map(|source| FilesSpec { path: source.path.clone(), format: format_of(source.format) });
+    let specs = config.sources.iter().map(|source| FilesSpec {
+        path: source.path.clone(),
+        format: format_of(source.format),
+    });
     FileSource::new(specs.collect(), one_shot)
 }
 
@@ -367,7 +405,11 @@ fn batch_limits(config: &Config) -> BatchLimits {
 }
 
 fn database_paths(config: &Config) -> NetworkDatabases {
-    NetworkDatabases { city: config.network.city.clone(), asn: config.network.asn.clone(), isp: config.network.isp.clone() }
+    NetworkDatabases {
+        city: config.network.city.clone(),
+        asn: config.network.asn.clone(),
+        isp: config.network.isp.clone(),
+    }
 }
 
 /// What is wrong with the network databases. They stop nothing: look-ups go without.
@@ -378,7 +420,9 @@ pub fn database_complaints(config: &Config) -> Vec<String> {
 fn rules_of_identity(config: &Config) -> anyhow::Result<(Arc<Enricher>, Arc<Privacy>)> {
     let paths = database_paths(config);
     if paths.city.is_none() && paths.asn.is_none() && paths.isp.is_none() {
-        tracing::warn!("no network database is set: country and ISP stay empty unless the sender gives them; set network.city and network.asn (MaxMind files)");
+        tracing::warn!(
+            "no network database is set: country and ISP stay empty unless the sender gives them; set network.city and network.asn (MaxMind files)"
+        );
     }
     let (enricher, complaints) = Enricher::load(&paths);
     log_complaints(&complaints);
@@ -402,10 +446,17 @@ fn log_complaints(complaints: &[NetworkComplaint]) {
 /// The key of pseudonyms: read, or made at first start, readable by its owner alone.
 fn key_file(path: &Path) -> anyhow::Result<[u8; 32]> {
     match std::fs::read_to_string(path) {
-        Ok(text) => parse_key(text.trim())
-            .with_context(|| format!("{} does not hold a key of 64 hex digits; restore it from a copy, or remove it to start with new pseudonyms", path.display())),
+        Ok(text) => parse_key(text.trim()).with_context(|| {
+            format!(
+                "{} does not hold a key of 64 hex digits; restore it from a copy, or remove it to start with new pseudonyms",
+                path.display()
+            )
+        }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => make_key(path),
-        Err(error) => bail!("cannot read the key file {}: {error}; check its owner and permissions", path.display()),
+        Err(error) => bail!(
+            "cannot read the key file {}: {error}; check its owner and permissions",
+            path.display()
+        ),
     }
 }
 
@@ -431,17 +482,23 @@ fn make_key(path: &Path) -> anyhow::Result<[u8; 32]> {
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path).with_context(|| format!("cannot create the key file {}", path.display()))?;
+    let mut file = options
+        .open(path)
+        .with_context(|| format!("cannot create the key file {}", path.display()))?;
     let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
     writeln!(file, "{hex}").with_context(|| format!("cannot write the key file {}", path.display()))?;
-    file.sync_all().with_context(|| format!("cannot write the key file {}", path.display()))?;
+    file.sync_all()
+        .with_context(|| format!("cannot write the key file {}", path.display()))?;
     Ok(key)
 }
 
 /// A settings error that a person mends, as opposed to a failure of the world.
 pub fn is_usage(error: &anyhow::Error) -> bool {
     error.downcast_ref::<Complaints>().is_some()
-        || matches!(error.downcast_ref::<FilesError>(), Some(FilesError::NotFound { .. } | FilesError::TooMany { .. }))
+        || matches!(
+            error.downcast_ref::<FilesError>(),
+            Some(FilesError::NotFound { .. } | FilesError::TooMany { .. })
+        )
 }
 
 /// The chain of an error, for the person who reads it.

@@ -39,10 +39,7 @@ impl Enricher {
 
     /// Believes the hop that stands `trusted_proxies` from the end of a request's `X-Forwarded-For`.
     pub fn with_trusted_proxies(self, trusted_proxies: usize) -> Enricher {
-        Enricher {
-            trusted_proxies,
-            ..self
-        }
+        Enricher { trusted_proxies, ..self }
     }
 
     /// Reads the databases that have changed on disk since; see `NetworkLookup::reload_changed`.
@@ -101,18 +98,12 @@ impl Enricher {
     }
 
     fn read_user_agent(&self, user_agent: Option<&str>) -> Option<std::sync::Arc<UserAgent>> {
-        user_agent
-            .filter(|text| !text.is_empty())
-            .map(|text| self.devices.lookup(text))
+        user_agent.filter(|text| !text.is_empty()).map(|text| self.devices.lookup(text))
     }
 }
 
 fn is_complete(network: &Network) -> bool {
-    network.country.is_some()
-        && network.region.is_some()
-        && network.city.is_some()
-        && network.asn.is_some()
-        && network.isp.is_some()
+    network.country.is_some() && network.region.is_some() && network.city.is_some() && network.asn.is_some() && network.isp.is_some()
 }
 
 fn fill_device(device: &mut Device, told: &Device) {
@@ -156,16 +147,9 @@ mod tests {
             assert_eq!(network.country.as_deref(), Some("GB"), "{address}");
             assert_eq!(network.region.as_deref(), Some("ENG"));
             assert_eq!(network.city.as_deref(), Some("London"));
-            assert_eq!(
-                (network.asn, network.isp.as_deref()),
-                (Some(64500), Some("Example Cable"))
-            );
+            assert_eq!((network.asn, network.isp.as_deref()), (Some(64500), Some("Example Cable")));
             assert_eq!(event.device.os.as_deref(), Some("iOS"));
-            assert_eq!(
-                event.client_address.as_deref(),
-                Some(address),
-                "privacy takes it, not enrich"
-            );
+            assert_eq!(event.client_address.as_deref(), Some(address), "privacy takes it, not enrich");
         }
     }
 
@@ -208,9 +192,7 @@ mod tests {
                 forwarded_for: hops.iter().map(|hop| (*hop).to_owned()).collect(),
                 ..CdnRequest::default()
             };
-            enricher(&folder)
-                .with_trusted_proxies(trusted)
-                .enrich_request(&mut request);
+            enricher(&folder).with_trusted_proxies(trusted).enrich_request(&mut request);
             request.network.city
         };
         let hops = ["203.0.113.77", "198.51.100.9"];

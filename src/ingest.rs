@@ -150,7 +150,12 @@ impl Ingest {
 
     /// Carries one batch to committed bronze and silver.
     pub async fn commit_batch(&mut self, batch: Batch, now_ms: i64) -> Result<Counts, LakeError> {
-        let Batch { players, requests, rejects, positions } = batch;
+        let Batch {
+            players,
+            requests,
+            rejects,
+            positions,
+        } = batch;
         let players = self.drop_known_players(players).await?;
         let requests = self.drop_known_requests(requests).await?;
         for position in &positions {
@@ -177,14 +182,20 @@ impl Ingest {
         let times = rows.iter().map(|row| row.event.event_ts_ms);
         load_hours(&self.lake, BRONZE_PLAYER, &mut self.player_ids, times).await?;
         let known = &mut self.player_ids;
-        Ok(rows.into_iter().filter(|row| known.insert(row.event.event_ts_ms, event_id(&row.event.event_id))).collect())
+        Ok(rows
+            .into_iter()
+            .filter(|row| known.insert(row.event.event_ts_ms, event_id(&row.event.event_id)))
+            .collect())
     }
 
     async fn drop_known_requests(&mut self, rows: Vec<RequestRow>) -> Result<Vec<RequestRow>, LakeError> {
         let times = rows.iter().map(|row| row.request.event_ts_ms);
         load_hours(&self.lake, BRONZE_CDN, &mut self.request_ids, times).await?;
         let known = &mut self.request_ids;
-        Ok(rows.into_iter().filter(|row| known.insert(row.request.event_ts_ms, event_id(&row.request.event_id))).collect())
+        Ok(rows
+            .into_iter()
+            .filter(|row| known.insert(row.request.event_ts_ms, event_id(&row.request.event_id)))
+            .collect())
     }
 
     /// Rejects land before bronze, so they may be ahead after a crash: each partition's marker says
@@ -201,7 +212,11 @@ impl Ingest {
         }
         let new: Vec<RejectRow> = rejects
             .iter()
-            .filter(|row| landed.get(&row.place.source_partition).is_none_or(|covered| row.place.source_offset >= *covered))
+            .filter(|row| {
+                landed
+                    .get(&row.place.source_partition)
+                    .is_none_or(|covered| row.place.source_offset >= *covered)
+            })
             .cloned()
             .collect();
         let covers = positions
@@ -213,7 +228,14 @@ impl Ingest {
             .collect();
         let rows = to_batch(SILVER_REJECTS, &reject_columns(), &new)?;
         self.lake
-            .append(SILVER_REJECTS, vec![rows], Commit { covers, note: json!({"rejected": new.len()}) })
+            .append(
+                SILVER_REJECTS,
+                vec![rows],
+                Commit {
+                    covers,
+                    note: json!({"rejected": new.len()}),
+                },
+            )
             .await?;
         Ok(())
     }
@@ -232,7 +254,9 @@ impl Ingest {
         let events = keyed_events(&rows);
         drop(rows);
         let version = self.lake.commit(BRONZE_PLAYER, bronze, commit).await?;
-        self.lake.commit(SILVER_PLAYER, silver, self.silver_commit(BRONZE_PLAYER, version)).await?;
+        self.lake
+            .commit(SILVER_PLAYER, silver, self.silver_commit(BRONZE_PLAYER, version))
+            .await?;
         self.load_missing(&events).await?;
         let changes = self.sessions.apply(events, self.watermark_ms());
         self.commit_facts(changes, version).await
@@ -247,7 +271,9 @@ impl Ingest {
     ) -> Result<Prepared, LakeError> {
         let rows = Arc::clone(rows);
         let building = tokio::task::spawn_blocking(move || to_batch(table, &columns(), &rows));
-        let batch = building.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+        let batch = building
+            .await
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
         self.lake.prepare_append(table, vec![batch]).await
     }
 
@@ -264,7 +290,9 @@ impl Ingest {
         )?;
         drop(rows);
         let version = self.lake.commit(BRONZE_CDN, bronze, commit).await?;
-        self.lake.commit(SILVER_REQUESTS, silver, self.silver_commit(BRONZE_CDN, version)).await?;
+        self.lake
+            .commit(SILVER_REQUESTS, silver, self.silver_commit(BRONZE_CDN, version))
+            .await?;
         Ok(())
     }
 
@@ -280,7 +308,13 @@ impl Ingest {
         if changes == FactChanges::default() && covered == Some(bronze_version) {
             return Ok(());
         }
-        let FactChanges { intervals_removed, intervals_added, sessions_removed, sessions_added, rewritten_keys } = changes;
+        let FactChanges {
+            intervals_removed,
+            intervals_added,
+            sessions_removed,
+            sessions_added,
+            rewritten_keys,
+        } = changes;
         let rewritten: HashSet<String> = rewritten_keys.into_iter().collect();
         let intervals = to_batch(SILVER_INTERVALS, &interval_columns(), &intervals_added)?;
         let sessions = to_batch(SILVER_SESSIONS, &session_columns(), &sessions_added)?;
@@ -288,8 +322,12 @@ impl Ingest {
             self.prepare_facts(SILVER_INTERVALS, "interval_start", &intervals_removed, &rewritten, intervals),
             self.prepare_facts(SILVER_SESSIONS, "started_at", &sessions_removed, &rewritten, sessions),
         )?;
-        self.lake.commit(SILVER_INTERVALS, intervals, self.silver_commit(BRONZE_PLAYER, bronze_version)).await?;
-        self.lake.commit(SILVER_SESSIONS, sessions, self.silver_commit(BRONZE_PLAYER, bronze_version)).await?;
+        self.lake
+            .commit(SILVER_INTERVALS, intervals, self.silver_commit(BRONZE_PLAYER, bronze_version))
+            .await?;
+        self.lake
+            .commit(SILVER_SESSIONS, sessions, self.silver_commit(BRONZE_PLAYER, bronze_version))
+            .await?;
         Ok(())
     }
 
@@ -333,10 +371,16 @@ impl Ingest {
         if missing.is_empty() {
             return Ok(());
         }
-        let times = events.iter().filter(|event| missing.contains(&*event.session_key)).map(|event| event.event.event_ts_ms);
+        let times = events
+            .iter()
+            .filter(|event| missing.contains(&*event.session_key))
+            .map(|event| event.event.event_ts_ms);
         // A session is at most 24 h long: the day before the first event holds whatever it may continue.
         let Some(first_ms) = times.min() else { return Ok(()) };
-        let range = TimeRange { from_ms: first_ms - DAY_MS, to_ms: END_OF_TIME_MS };
+        let range = TimeRange {
+            from_ms: first_ms - DAY_MS,
+            to_ms: END_OF_TIME_MS,
+        };
         let new: HashSet<u128> = events.iter().map(|event| event.event.event_id).collect();
         self.load_keys(missing.into_iter().collect(), range, &new).await
     }
@@ -344,7 +388,10 @@ impl Ingest {
     async fn load_keys(&mut self, keys: Vec<String>, range: TimeRange, except: &HashSet<u128>) -> Result<(), LakeError> {
         for keys in keys.chunks(KEYS_PER_QUERY) {
             let condition = is_one_of("session_key", keys.iter().cloned());
-            let rows = self.lake.scan(SILVER_PLAYER, &history::SESSION_COLUMNS, range, Some(condition)).await?;
+            let rows = self
+                .lake
+                .scan(SILVER_PLAYER, &history::SESSION_COLUMNS, range, Some(condition))
+                .await?;
             let mut by_key: HashMap<String, Vec<_>> = keys.iter().map(|key| (key.clone(), Vec::new())).collect();
             for remembered in history::session_events(&rows) {
                 if !except.contains(&remembered.event.event_id) {
@@ -368,7 +415,9 @@ impl Ingest {
             .map(|position| (position.partition.to_string(), json!([position.from, position.to])))
             .collect();
         Commit {
-            covers: positions.map(|position| (position_marker(&position.partition), position.to)).collect(),
+            covers: positions
+                .map(|position| (position_marker(&position.partition), position.to))
+                .collect(),
             note: json!({
                 "counts": counts.to_json(),
                 "totals": total.to_json(),
@@ -404,7 +453,9 @@ impl Ingest {
             let rows = self.lake.scan_files(BRONZE_CDN, files).await?;
             let remade = history::remake(&rows, &self.enricher, &self.privacy).requests;
             let rows = to_batch(SILVER_REQUESTS, &silver_cdn_columns(), &remade)?;
-            self.lake.append(SILVER_REQUESTS, vec![rows], self.silver_commit(BRONZE_CDN, version)).await?;
+            self.lake
+                .append(SILVER_REQUESTS, vec![rows], self.silver_commit(BRONZE_CDN, version))
+                .await?;
         }
         Ok(())
     }
@@ -413,7 +464,10 @@ impl Ingest {
     async fn recover_players(&self) -> Result<BTreeSet<String>, LakeError> {
         let covered = |table: &'static str| self.lake.covered(table, BRONZE_PLAYER);
         let events = covered(SILVER_PLAYER).await?.unwrap_or(0);
-        let facts = covered(SILVER_INTERVALS).await?.unwrap_or(0).min(covered(SILVER_SESSIONS).await?.unwrap_or(0));
+        let facts = covered(SILVER_INTERVALS)
+            .await?
+            .unwrap_or(0)
+            .min(covered(SILVER_SESSIONS).await?.unwrap_or(0));
         let mut touched = BTreeSet::new();
         for (version, files) in self.bronze_after(BRONZE_PLAYER, events.min(facts)).await? {
             let rows = self.lake.scan_files(BRONZE_PLAYER, files).await?;
@@ -422,7 +476,9 @@ impl Ingest {
             touched.extend(attributed.map(|row| row.event.session_key.clone()));
             if version > events {
                 let rows = to_batch(SILVER_PLAYER, &silver_player_columns(), &remade)?;
-                self.lake.append(SILVER_PLAYER, vec![rows], self.silver_commit(BRONZE_PLAYER, version)).await?;
+                self.lake
+                    .append(SILVER_PLAYER, vec![rows], self.silver_commit(BRONZE_PLAYER, version))
+                    .await?;
             }
         }
         Ok(touched)
@@ -451,9 +507,18 @@ impl Ingest {
         // in the lake; taken up as they were written, the next commit closes them.
         let as_of_ms = intervals_as_of_ms.min(sessions_as_of_ms).unwrap_or(floor_ms);
         self.sessions.restore_watermark(as_of_ms);
-        let recent = TimeRange { from_ms: as_of_ms - STILL_ALIVE_MS, to_ms: END_OF_TIME_MS };
-        let open = self.lake.scan(SILVER_SESSIONS, &["session_key"], TimeRange::ALL, Some(is_true("is_open"))).await?;
-        let alive = self.lake.scan(SILVER_PLAYER, &["session_key"], recent, Some(is_not_true("unattributed"))).await?;
+        let recent = TimeRange {
+            from_ms: as_of_ms - STILL_ALIVE_MS,
+            to_ms: END_OF_TIME_MS,
+        };
+        let open = self
+            .lake
+            .scan(SILVER_SESSIONS, &["session_key"], TimeRange::ALL, Some(is_true("is_open")))
+            .await?;
+        let alive = self
+            .lake
+            .scan(SILVER_PLAYER, &["session_key"], recent, Some(is_not_true("unattributed")))
+            .await?;
         let mut keys: BTreeSet<String> = history::texts(&open, "session_key").into_iter().collect();
         keys.extend(history::texts(&alive, "session_key"));
         keys.extend(touched.iter().cloned());
@@ -463,7 +528,14 @@ impl Ingest {
         let keys: Vec<String> = keys.into_iter().collect();
         // Two days before the watermark hold every session that can still go on; a key that is written
         // anew may have older ones.
-        let range = if is_half_done { TimeRange::ALL } else { TimeRange { from_ms: as_of_ms - 2 * DAY_MS, to_ms: END_OF_TIME_MS } };
+        let range = if is_half_done {
+            TimeRange::ALL
+        } else {
+            TimeRange {
+                from_ms: as_of_ms - 2 * DAY_MS,
+                to_ms: END_OF_TIME_MS,
+            }
+        };
         self.load_keys(keys.clone(), range, &HashSet::new()).await?;
         if !is_half_done {
             return Ok(());
@@ -490,7 +562,10 @@ fn event_id(hex: &str) -> u128 {
 }
 
 fn keyed_events(rows: &[PlayerRow]) -> Vec<KeyedEvent> {
-    rows.iter().filter(|row| !row.event.unattributed).map(|row| KeyedEvent::from(&*row.event)).collect()
+    rows.iter()
+        .filter(|row| !row.event.unattributed)
+        .map(|row| KeyedEvent::from(&*row.event))
+        .collect()
 }
 
 /// What became of the records of one kind: whatever is neither stored nor rejected was a duplicate.
@@ -500,16 +575,33 @@ fn count(kind: Kind, stored: usize, rejects: &[RejectRow], positions: &[Position
         .filter(|position| position.kind == kind)
         .map(|position| (&*position.partition, position.received))
         .collect();
-    let received = positions.iter().filter(|position| position.kind == kind).map(|position| position.received).sum();
-    let rejected = rejects.iter().filter(|row| of_kind.contains_key(&*row.place.source_partition)).count() as u64;
+    let received = positions
+        .iter()
+        .filter(|position| position.kind == kind)
+        .map(|position| position.received)
+        .sum();
+    let rejected = rejects
+        .iter()
+        .filter(|row| of_kind.contains_key(&*row.place.source_partition))
+        .count() as u64;
     let stored = stored as u64;
-    Counts { received, stored, rejected, duplicates: received - stored - rejected }
+    Counts {
+        received,
+        stored,
+        rejected,
+        duplicates: received - stored - rejected,
+    }
 }
 
 async fn load_hours(lake: &Lake, table: &str, known: &mut Dedupe, times_ms: impl Iterator<Item = i64>) -> Result<(), LakeError> {
     let hours = known.missing_hours(times_ms);
-    let (Some(first), Some(last)) = (hours.first(), hours.last()) else { return Ok(()) };
-    let range = TimeRange { from_ms: hour_range_ms(*first).0, to_ms: hour_range_ms(*last).1 };
+    let (Some(first), Some(last)) = (hours.first(), hours.last()) else {
+        return Ok(());
+    };
+    let range = TimeRange {
+        from_ms: hour_range_ms(*first).0,
+        to_ms: hour_range_ms(*last).1,
+    };
     let rows = lake.scan(table, &["event_ts", "event_id"], range, None).await?;
     let ids = history::event_ids(&rows);
     let wanted = ids.into_iter().filter(|(at_ms, _)| hours.contains(&dedupe::hour_of(*at_ms)));
@@ -518,7 +610,10 @@ async fn load_hours(lake: &Lake, table: &str, known: &mut Dedupe, times_ms: impl
 }
 
 fn to_batch<R>(table: &str, columns: &[Column<R>], rows: &[R]) -> Result<RecordBatch, LakeError> {
-    record_batch(columns, rows).map_err(|source| LakeError::Rows { table: table.to_string(), source })
+    record_batch(columns, rows).map_err(|source| LakeError::Rows {
+        table: table.to_string(),
+        source,
+    })
 }
 
 fn text_column(batch: &RecordBatch, name: &str) -> Result<arrow::array::StringArray, arrow::error::ArrowError> {

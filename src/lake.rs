@@ -39,7 +39,9 @@ const LOCK_FILE: &str = "playhead.lock";
 pub enum LakeError {
     #[error("the lake {lake} is in use by another playhead process{holder}; stop it, or choose another folder with --data")]
     InUse { lake: String, holder: String },
-    #[error("{table} in the lake {lake} was written by a newer Playhead (lake format {found}, this program knows {LAKE_FORMAT}); install that release or newer, nothing was changed")]
+    #[error(
+        "{table} in the lake {lake} was written by a newer Playhead (lake format {found}, this program knows {LAKE_FORMAT}); install that release or newer, nothing was changed"
+    )]
     Newer { lake: String, table: String, found: String },
     #[error("cannot {act} {table}")]
     Table {
@@ -103,7 +105,11 @@ impl Lake {
     /// `InUse`, `Newer`, or whatever the file system or a table's log says.
     pub async fn open(root: &Path) -> Result<Lake, LakeError> {
         std::fs::create_dir_all(root).map_err(file_error("create the lake folder", root))?;
-        let lake = Lake { root: root.to_path_buf(), tables: RwLock::default(), _lock: None };
+        let lake = Lake {
+            root: root.to_path_buf(),
+            tables: RwLock::default(),
+            _lock: None,
+        };
         lake.refuse_newer(fixed_tables().iter().map(|spec| spec.name.clone())).await?;
         let lock = lock(root)?;
         let lake = Lake { _lock: Some(lock), ..lake };
@@ -122,7 +128,11 @@ impl Lake {
                 source: std::io::ErrorKind::NotFound.into(),
             });
         }
-        let lake = Lake { root: root.to_path_buf(), tables: RwLock::default(), _lock: None };
+        let lake = Lake {
+            root: root.to_path_buf(),
+            tables: RwLock::default(),
+            _lock: None,
+        };
         for spec in fixed_tables() {
             lake.open_existing(spec).await?;
         }
@@ -148,10 +158,13 @@ impl Lake {
             return Ok(false);
         }
         let table = self.load(&spec.name).await?;
-        self.tables
-            .write()
-            .await
-            .insert(spec.name.clone(), OpenTable { table, spec: Arc::new(spec) });
+        self.tables.write().await.insert(
+            spec.name.clone(),
+            OpenTable {
+                table,
+                spec: Arc::new(spec),
+            },
+        );
         Ok(true)
     }
 
@@ -160,10 +173,13 @@ impl Lake {
         let name = spec.name.clone();
         if !self.open_existing(spec.clone()).await? {
             let table = self.create(&spec).await?;
-            self.tables
-                .write()
-                .await
-                .insert(name, OpenTable { table, spec: Arc::new(spec) });
+            self.tables.write().await.insert(
+                name,
+                OpenTable {
+                    table,
+                    spec: Arc::new(spec),
+                },
+            );
             return Ok(());
         }
         self.add_missing_columns(&spec).await
@@ -195,7 +211,10 @@ impl Lake {
             }),
             Err(_) => Err(LakeError::Damaged {
                 table: name.to_string(),
-                what: format!("{} is a Delta table that Playhead did not make (no property {FORMAT_PROPERTY})", path.display()),
+                what: format!(
+                    "{} is a Delta table that Playhead did not make (no property {FORMAT_PROPERTY})",
+                    path.display()
+                ),
             }),
         }
     }
@@ -203,11 +222,10 @@ impl Lake {
     async fn create(&self, spec: &TableSpec) -> Result<DeltaTable, LakeError> {
         let path = self.table_path(&spec.name);
         std::fs::create_dir_all(&path).map_err(file_error("create the table folder", &path))?;
-        let schema: StructType = spec
-            .schema
-            .as_ref()
-            .try_into_kernel()
-            .map_err(|source| LakeError::Rows { table: spec.name.clone(), source })?;
+        let schema: StructType = spec.schema.as_ref().try_into_kernel().map_err(|source| LakeError::Rows {
+            table: spec.name.clone(),
+            source,
+        })?;
         let mut configuration: HashMap<String, Option<String>> = HashMap::from([
             (FORMAT_PROPERTY.to_string(), Some(LAKE_FORMAT.to_string())),
             ("delta.dataSkippingStatsColumns".to_string(), Some(spec.statistics.join(","))),
@@ -232,12 +250,15 @@ impl Lake {
     /// Schema changes are additive: columns of this release that the table lacks are added, nullable.
     async fn add_missing_columns(&self, spec: &TableSpec) -> Result<(), LakeError> {
         let open = self.get(&spec.name).await?;
-        let schema: StructType = spec
-            .schema
-            .as_ref()
-            .try_into_kernel()
-            .map_err(|source| LakeError::Rows { table: spec.name.clone(), source })?;
-        let present = open.table.snapshot().map_err(table_error("read the schema of", &spec.name))?.schema();
+        let schema: StructType = spec.schema.as_ref().try_into_kernel().map_err(|source| LakeError::Rows {
+            table: spec.name.clone(),
+            source,
+        })?;
+        let present = open
+            .table
+            .snapshot()
+            .map_err(table_error("read the schema of", &spec.name))?
+            .schema();
         let missing: Vec<_> = schema
             .fields()
             .filter(|field| present.field(field.name()).is_none())
@@ -359,7 +380,9 @@ impl Lake {
     /// The table as DataFusion reads it, pinned at the newest version that this process knows.
     pub async fn provider(&self, context: &SessionContext, name: &str) -> Result<Arc<dyn TableProvider>, LakeError> {
         let open = self.get(name).await?;
-        open.table.update_datafusion_session(&context.state()).map_err(table_error("read", name))?;
+        open.table
+            .update_datafusion_session(&context.state())
+            .map_err(table_error("read", name))?;
         open.table.table_provider().await.map_err(query_error("read", name))
     }
 
@@ -371,14 +394,24 @@ impl Lake {
         paths: Vec<String>,
     ) -> Result<Arc<dyn TableProvider>, LakeError> {
         let open = self.get(name).await?;
-        open.table.update_datafusion_session(&context.state()).map_err(table_error("read", name))?;
-        open.table.table_provider().with_file_paths(paths).await.map_err(query_error("read", name))
+        open.table
+            .update_datafusion_session(&context.state())
+            .map_err(table_error("read", name))?;
+        open.table
+            .table_provider()
+            .with_file_paths(paths)
+            .await
+            .map_err(query_error("read", name))
     }
 }
 
 /// One commit's note and added files, from the JSON lines of its log file.
 fn log_entry(table: &str, version: i64, bytes: &[u8]) -> Result<LogEntry, LakeError> {
-    let mut entry = LogEntry { version, note: Value::Null, added: Vec::new() };
+    let mut entry = LogEntry {
+        version,
+        note: Value::Null,
+        added: Vec::new(),
+    };
     for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         let action: Value = serde_json::from_slice(line).map_err(|_| LakeError::Damaged {
             table: table.to_string(),
@@ -424,11 +457,22 @@ fn lock(root: &Path) -> Result<File, LakeError> {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let holder = std::fs::read_to_string(&path).unwrap_or_default();
-            let holder = if holder.is_empty() { String::new() } else { format!(" (pid {})", holder.trim()) };
-            return Err(LakeError::InUse { lake: root.display().to_string(), holder });
+            let holder = if holder.is_empty() {
+                String::new()
+            } else {
+                format!(" (pid {})", holder.trim())
+            };
+            return Err(LakeError::InUse {
+                lake: root.display().to_string(),
+                holder,
+            });
         }
         Err(TryLockError::Error(source)) => {
-            return Err(LakeError::File { act: "lock", path: path.display().to_string(), source });
+            return Err(LakeError::File {
+                act: "lock",
+                path: path.display().to_string(),
+                source,
+            });
         }
     }
     file.set_len(0).map_err(file_error("write the lock file", &path))?;
@@ -445,16 +489,25 @@ fn folder_url(path: &Path) -> Result<Url, LakeError> {
 }
 
 fn file_error<'a>(act: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> LakeError + 'a {
-    move |source| LakeError::File { act, path: path.display().to_string(), source }
+    move |source| LakeError::File {
+        act,
+        path: path.display().to_string(),
+        source,
+    }
 }
 
 pub(crate) fn table_error<'a>(act: &'static str, table: &'a str) -> impl FnOnce(DeltaTableError) -> LakeError + 'a {
-    move |source| LakeError::Table { act, table: table.to_string(), source: Box::new(source) }
+    move |source| LakeError::Table {
+        act,
+        table: table.to_string(),
+        source: Box::new(source),
+    }
 }
 
-pub(crate) fn query_error<'a>(
-    act: &'static str,
-    table: &'a str,
-) -> impl FnOnce(datafusion::error::DataFusionError) -> LakeError + 'a {
-    move |source| LakeError::Query { act, table: table.to_string(), source: Box::new(source) }
+pub(crate) fn query_error<'a>(act: &'static str, table: &'a str) -> impl FnOnce(datafusion::error::DataFusionError) -> LakeError + 'a {
+    move |source| LakeError::Query {
+        act,
+        table: table.to_string(),
+        source: Box::new(source),
+    }
 }

@@ -15,9 +15,9 @@ use aws_config::timeout::TimeoutConfig;
 use aws_sdk_sns::Client;
 use aws_sdk_sns::types::MessageAttributeValue;
 
+use crate::alert::Transition;
 use crate::alert::message;
 use crate::alert::rule::Target;
-use crate::alert::Transition;
 
 /// Attempts of one delivery; the outbox tries again at the next window, so few are enough here.
 const ATTEMPTS: u32 = 4;
@@ -27,7 +27,9 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 /// Why a message could not be delivered. It stays in the outbox.
 #[derive(Debug, thiserror::Error)]
 pub enum NotifyError {
-    #[error("cannot publish to {topic}: {why}; the message stays in ops.alert_events and is sent again; check the topic, the region and the credentials")]
+    #[error(
+        "cannot publish to {topic}: {why}; the message stays in ops.alert_events and is sent again; check the topic, the region and the credentials"
+    )]
     Sns { topic: String, why: String },
     #[error("cannot write to the terminal: {0}")]
     Terminal(#[from] std::io::Error),
@@ -49,7 +51,11 @@ pub struct Notifier {
 
 impl Notifier {
     pub fn new(defaults: SnsDefaults, producer_version: &'static str) -> Notifier {
-        Notifier { defaults, producer_version, clients: HashMap::new() }
+        Notifier {
+            defaults,
+            producer_version,
+            clients: HashMap::new(),
+        }
     }
 
     /// Sends one message and returns once the target has it.
@@ -60,7 +66,11 @@ impl Notifier {
                 writeln!(out, "{}", message::human(event))?;
                 Ok(())
             }
-            Target::Sns { topic_arn, endpoint_url, region } => {
+            Target::Sns {
+                topic_arn,
+                endpoint_url,
+                region,
+            } => {
                 let endpoint = endpoint_url.clone().or_else(|| self.defaults.endpoint_url.clone());
                 let region = self.defaults.region.clone().unwrap_or_else(|| region.clone());
                 self.publish(topic_arn, endpoint, region, event, body).await
@@ -76,7 +86,10 @@ impl Notifier {
         event: &Transition,
         body: &str,
     ) -> Result<(), NotifyError> {
-        let producer = message::Producer { env: "default", version: self.producer_version };
+        let producer = message::Producer {
+            env: "default",
+            version: self.producer_version,
+        };
         let client = self.client(endpoint, region).await;
         let is_fifo = topic_arn.ends_with(".fifo");
         let mut request = client.publish().topic_arn(topic_arn).message(body);
@@ -85,7 +98,9 @@ impl Notifier {
             request = request.subject(message::subject(event));
         }
         if is_fifo {
-            request = request.message_group_id(event.fingerprint.as_str()).message_deduplication_id(&event.event_id);
+            request = request
+                .message_group_id(event.fingerprint.as_str())
+                .message_deduplication_id(&event.event_id);
         }
         for (name, value) in message::attributes(event, producer) {
             let attribute = MessageAttributeValue::builder().data_type("String").string_value(value).build();
@@ -94,11 +109,17 @@ impl Notifier {
         }
         let answer = request.send().await.map_err(|error| {
             let why = aws_sdk_sns::error::DisplayErrorContext(&error).to_string();
-            NotifyError::Sns { topic: topic_arn.to_string(), why }
+            NotifyError::Sns {
+                topic: topic_arn.to_string(),
+                why,
+            }
         })?;
         match answer.message_id() {
             Some(_) => Ok(()),
-            None => Err(NotifyError::Sns { topic: topic_arn.to_string(), why: "the answer holds no message id".to_string() }),
+            None => Err(NotifyError::Sns {
+                topic: topic_arn.to_string(),
+                why: "the answer holds no message id".to_string(),
+            }),
         }
     }
 
@@ -120,7 +141,9 @@ impl Notifier {
     }
 }
 
-
 fn sns_error(topic: &str, error: &dyn std::fmt::Display) -> NotifyError {
-    NotifyError::Sns { topic: topic.to_string(), why: error.to_string() }
+    NotifyError::Sns {
+        topic: topic.to_string(),
+        why: error.to_string(),
+    }
 }

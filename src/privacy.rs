@@ -77,9 +77,7 @@ pub struct Privacy {
 
 impl fmt::Debug for Privacy {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Privacy")
-            .field("policy", &self.policy)
-            .finish_non_exhaustive()
+        out.debug_struct("Privacy").field("policy", &self.policy).finish_non_exhaustive()
     }
 }
 
@@ -113,10 +111,7 @@ impl Privacy {
         for text in event_texts(&mut event) {
             client.clean_text(text, must_forget);
         }
-        for version in [&mut event.app_version, &mut event.player_version]
-            .into_iter()
-            .flatten()
-        {
+        for version in [&mut event.app_version, &mut event.player_version].into_iter().flatten() {
             replace_if_owned(version, scrub_version);
             client.forget_if(must_forget, version);
         }
@@ -152,10 +147,7 @@ impl Privacy {
         if self.policy == IdentityPolicy::Keep {
             return;
         }
-        for id in [&mut event.user_id, &mut event.device_id]
-            .into_iter()
-            .flatten()
-        {
+        for id in [&mut event.user_id, &mut event.device_id].into_iter().flatten() {
             *id = self.pseudonym(id);
         }
         match self.splice_identity(event, spans) {
@@ -172,11 +164,7 @@ impl Privacy {
     /// The last span of a kind takes the pseudonym of its field, whatever the decoder did to the
     /// text (cut it, say): the last duplicate of a JSON member counts, and column and payload must
     /// agree when bronze is replayed.
-    fn splice_identity(
-        &self,
-        event: &PlayerEvent,
-        mut spans: Vec<(Range<usize>, Identity)>,
-    ) -> Option<String> {
+    fn splice_identity(&self, event: &PlayerEvent, mut spans: Vec<(Range<usize>, Identity)>) -> Option<String> {
         spans.sort_by_key(|(range, _)| (range.start, range.end));
         let payload = event.payload.as_str();
         let mut out = String::with_capacity(payload.len() + spans.len() * PSEUDONYM_LEN);
@@ -196,11 +184,7 @@ impl Privacy {
                 Some(field) if is_last => field.clone(),
                 _ => self.pseudonym(&unescaped(sent)),
             };
-            let quote = if is_bare_json_value(payload, range.start) {
-                "\""
-            } else {
-                ""
-            };
+            let quote = if is_bare_json_value(payload, range.start) { "\"" } else { "" };
             out.extend([&payload[done..range.start], quote, &pseudonym, quote]);
             done = range.end;
         }
@@ -211,12 +195,8 @@ impl Privacy {
 
 /// `p-` and 32 lower-case hex digits.
 fn is_pseudonym(text: &str) -> bool {
-    text.strip_prefix(PSEUDONYM_PREFIX).is_some_and(|hex| {
-        hex.len() == 2 * PSEUDONYM_BYTES
-            && hex
-                .bytes()
-                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    })
+    text.strip_prefix(PSEUDONYM_PREFIX)
+        .is_some_and(|hex| hex.len() == 2 * PSEUDONYM_BYTES && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')))
 }
 
 /// The content of a JSON string as its reader sees it; the text itself where it is none.
@@ -224,8 +204,7 @@ fn unescaped(inside_quotes: &str) -> Cow<'_, str> {
     if !inside_quotes.contains('\\') {
         return Cow::Borrowed(inside_quotes);
     }
-    serde_json::from_str(&format!("\"{inside_quotes}\""))
-        .map_or(Cow::Borrowed(inside_quotes), Cow::Owned)
+    serde_json::from_str(&format!("\"{inside_quotes}\"")).map_or(Cow::Borrowed(inside_quotes), Cow::Owned)
 }
 
 /// Is the JSON value at `start` a number (or `true`, or a list), for which a pseudonym has to bring
@@ -401,11 +380,7 @@ fn event_texts(event: &mut PlayerEvent) -> impl Iterator<Item = &mut String> {
         &mut event.user_agent,
     ];
     let looked_up = device_texts(&mut event.device).chain(network_texts(&mut event.network));
-    fields
-        .into_iter()
-        .flatten()
-        .chain(&mut event.error_codes)
-        .chain(looked_up)
+    fields.into_iter().flatten().chain(&mut event.error_codes).chain(looked_up)
 }
 
 /// Every text of a request that is scanned as it stands; `forwarded_for`, `ext` and the payload
@@ -452,14 +427,9 @@ fn device_texts(device: &mut Device) -> impl Iterator<Item = &mut String> {
 }
 
 fn network_texts(network: &mut Network) -> impl Iterator<Item = &mut String> {
-    [
-        &mut network.country,
-        &mut network.region,
-        &mut network.city,
-        &mut network.isp,
-    ]
-    .into_iter()
-    .flatten()
+    [&mut network.country, &mut network.region, &mut network.city, &mut network.isp]
+        .into_iter()
+        .flatten()
 }
 
 /// Sets `session_key`, `unattributed` and `event_id`.
@@ -477,11 +447,7 @@ fn identify_event(event: &mut PlayerEvent) {
 /// The sender's session, else the viewer on the content (spec: events and metrics, 2.4). `None`: the
 /// event names neither.
 fn session_key(event: &PlayerEvent) -> Option<String> {
-    if let Some(native) = event
-        .native_session_id
-        .as_deref()
-        .filter(|id| !id.is_empty())
-    {
+    if let Some(native) = event.native_session_id.as_deref().filter(|id| !id.is_empty()) {
         return Some(native.to_owned());
     }
     let viewer = event.user_id.as_deref().or(event.device_id.as_deref())?;
@@ -500,8 +466,7 @@ fn event_id(event: &PlayerEvent, session_key: Option<&str>) -> String {
         let scope = session_key.unwrap_or(event.source);
         return hash(&[b"native", scope.as_bytes(), native.as_bytes()]);
     }
-    if let (Some(seq), Some(session), Some(_)) = (event.seq, session_key, &event.native_session_id)
-    {
+    if let (Some(seq), Some(session), Some(_)) = (event.seq, session_key, &event.native_session_id) {
         let seq = seq.to_le_bytes();
         return hash(&[b"seq", session.as_bytes(), event.source.as_bytes(), &seq]);
     }
@@ -520,12 +485,7 @@ fn event_id(event: &PlayerEvent, session_key: Option<&str>) -> String {
 fn request_event_id(request: &CdnRequest) -> String {
     let cdn = request.cdn.as_deref().unwrap_or("").as_bytes();
     match request.request_id.as_deref().filter(|id| !id.is_empty()) {
-        Some(id) => hash(&[
-            b"cdn",
-            cdn,
-            id.as_bytes(),
-            &request.event_ts_ms.to_le_bytes(),
-        ]),
+        Some(id) => hash(&[b"cdn", cdn, id.as_bytes(), &request.event_ts_ms.to_le_bytes()]),
         None => hash(&[b"cdn_line", cdn, request.payload.as_bytes()]),
     }
 }
@@ -537,9 +497,7 @@ fn request_event_id(request: &CdnRequest) -> String {
 /// counts twice (with exclusive or it would vanish).
 fn canonical_payload_hash(payload: &str) -> u128 {
     let mut json = serde_json::Deserializer::from_str(payload);
-    let members = json
-        .deserialize_map(SumOfMembers)
-        .and_then(|sum| json.end().map(|()| sum));
+    let members = json.deserialize_map(SumOfMembers).and_then(|sum| json.end().map(|()| sum));
     members.unwrap_or_else(|_not_an_object| xxh3_128(payload.as_bytes()))
 }
 
@@ -668,10 +626,7 @@ mod tests {
 
     #[test]
     fn identity_leaves_the_fields_and_the_payload() {
-        let mut event = event_of(
-            "us-west-2:5f2c",
-            r#"{"user_id":"us-west-2:5f2c","at":5.02,"ip":"203.0.113.77"}"#,
-        );
+        let mut event = event_of("us-west-2:5f2c", r#"{"user_id":"us-west-2:5f2c","at":5.02,"ip":"203.0.113.77"}"#);
         event.client_address = Some("203.0.113.77:5123".to_owned());
         let stored = privacy().anonymise(event);
         let pseudonym = privacy().pseudonym("us-west-2:5f2c");
@@ -692,54 +647,15 @@ mod tests {
             event.user_id = Some(field.to_owned());
             let stored = privacy().anonymise(event);
             let pseudonym = privacy().pseudonym(field);
-            assert_eq!(
-                stored.payload,
-                expected.replace('#', &pseudonym),
-                "{payload}"
-            );
+            assert_eq!(stored.payload, expected.replace('#', &pseudonym), "{payload}");
         };
-        check(
-            "4711",
-            "4711",
-            r#"{"user_id":4711,"at":1}"#,
-            r##"{"user_id":"#","at":1}"##,
-        );
-        check(
-            "4711",
-            "4711",
-            r#"{"user_id": 4711 }"#,
-            r##"{"user_id": "#" }"##,
-        );
-        check(
-            "4711",
-            "4711",
-            r#"{"user_id":"4711"}"#,
-            r##"{"user_id":"#"}"##,
-        );
-        check(
-            "true",
-            "true",
-            r#"{"user_id":true}"#,
-            r##"{"user_id":"#"}"##,
-        );
-        check(
-            r#"["a"]"#,
-            r#"["a"]"#,
-            r#"{"user_id":["a"]}"#,
-            r##"{"user_id":"#"}"##,
-        );
-        check(
-            r"\u0061b",
-            "ab",
-            r#"{"user_id":"\u0061b"}"#,
-            r##"{"user_id":"#"}"##,
-        );
-        check(
-            "4711",
-            "4711",
-            "sid=1,com.example-uid=4711",
-            "sid=1,com.example-uid=#",
-        );
+        check("4711", "4711", r#"{"user_id":4711,"at":1}"#, r##"{"user_id":"#","at":1}"##);
+        check("4711", "4711", r#"{"user_id": 4711 }"#, r##"{"user_id": "#" }"##);
+        check("4711", "4711", r#"{"user_id":"4711"}"#, r##"{"user_id":"#"}"##);
+        check("true", "true", r#"{"user_id":true}"#, r##"{"user_id":"#"}"##);
+        check(r#"["a"]"#, r#"["a"]"#, r#"{"user_id":["a"]}"#, r##"{"user_id":"#"}"##);
+        check(r"\u0061b", "ab", r#"{"user_id":"\u0061b"}"#, r##"{"user_id":"#"}"##);
+        check("4711", "4711", "sid=1,com.example-uid=4711", "sid=1,com.example-uid=#");
     }
 
     #[test]
@@ -747,16 +663,12 @@ mod tests {
         let payload = r#"{"user_id":"ann","user_id":"bob "}"#;
         let mut event = event_of("ann", payload);
         event.user_id = Some("bob".to_owned());
-        event.identity_spans.push((
-            payload.find("bob").unwrap()..payload.find("bob").unwrap() + 4,
-            Identity::User,
-        ));
+        event
+            .identity_spans
+            .push((payload.find("bob").unwrap()..payload.find("bob").unwrap() + 4, Identity::User));
         let stored = privacy().anonymise(event);
         let (ann, bob) = (privacy().pseudonym("ann"), privacy().pseudonym("bob"));
-        assert_eq!(
-            stored.payload,
-            format!(r#"{{"user_id":"{ann}","user_id":"{bob}"}}"#)
-        );
+        assert_eq!(stored.payload, format!(r#"{{"user_id":"{ann}","user_id":"{bob}"}}"#));
     }
 
     #[test]
@@ -765,10 +677,7 @@ mod tests {
             let mut event = event_of("ä", "ääää");
             event.identity_spans = vec![(span, Identity::User)];
             let stored = privacy().anonymise(event);
-            assert_eq!(
-                (stored.payload.as_str(), &stored.dq_flags[..]),
-                ("", &[UNUSABLE_IDENTITY_SPAN][..])
-            );
+            assert_eq!((stored.payload.as_str(), &stored.dq_flags[..]), ("", &[UNUSABLE_IDENTITY_SPAN][..]));
         }
     }
 
@@ -790,12 +699,8 @@ mod tests {
 
     #[test]
     fn a_payload_without_identity_is_stored_byte_for_byte() {
-        let path = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/tests/reference/ref_player.ndjson"
-        );
-        let lines =
-            std::fs::read_to_string(path).expect("the reference events are in the repository");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference/ref_player.ndjson");
+        let lines = std::fs::read_to_string(path).expect("the reference events are in the repository");
         for line in lines.lines() {
             let event = PlayerEvent {
                 payload: line.to_owned(),
@@ -817,10 +722,7 @@ mod tests {
             let stored = privacy().anonymise(event);
             assert_eq!(stored.payload, expected);
             let is_in_payload = expected != payload;
-            assert_eq!(
-                stored.app_version.as_deref() == Some("203.0.113.0"),
-                is_in_payload
-            );
+            assert_eq!(stored.app_version.as_deref() == Some("203.0.113.0"), is_in_payload);
         };
         check(
             "203.0.113.77",
@@ -832,16 +734,8 @@ mod tests {
             r#"{"ip":3405803853,"n":34058038531}"#,
             r#"{"ip":3405803776,"n":34058038531}"#,
         );
-        check(
-            "0xCB00714D",
-            r#"{"ip":"0xCB00714D"}"#,
-            r#"{"ip":"203.0.113.0"}"#,
-        );
-        check(
-            "203.0.113.7",
-            r#"{"v":"5.203.0.113.7.6.7"}"#,
-            r#"{"v":"5.203.0.113.7.6.7"}"#,
-        );
+        check("0xCB00714D", r#"{"ip":"0xCB00714D"}"#, r#"{"ip":"203.0.113.0"}"#);
+        check("203.0.113.7", r#"{"v":"5.203.0.113.7.6.7"}"#, r#"{"v":"5.203.0.113.7.6.7"}"#);
     }
 
     #[test]
@@ -894,10 +788,7 @@ mod tests {
             "{shown}"
         );
         assert_eq!(stored.client_prefix, None);
-        assert_eq!(
-            stored.ext,
-            [("203.0.113.0".to_owned(), "2001:db8::".to_owned())]
-        );
+        assert_eq!(stored.ext, [("203.0.113.0".to_owned(), "2001:db8::".to_owned())]);
     }
 
     #[test]
@@ -914,10 +805,7 @@ mod tests {
         let stored = privacy().anonymise(event);
         assert_eq!(stored.app_version.as_deref(), Some("1.2.3.4"));
         assert_eq!(stored.player_version.as_deref(), Some("v1.2.3.4"));
-        assert_eq!(
-            (stored.ext[0].1.as_str(), stored.ext[1].1.as_str()),
-            ("1.2.3.4", "1.2.3.0")
-        );
+        assert_eq!((stored.ext[0].1.as_str(), stored.ext[1].1.as_str()), ("1.2.3.4", "1.2.3.0"));
     }
 
     #[test]
@@ -1013,14 +901,8 @@ mod tests {
         let usual = stored(|_| {});
         assert_eq!(usual.session_key.len(), 32);
         assert!(!usual.unattributed);
-        assert_eq!(
-            stored(|event| event.native_session_id = Some("s-1".to_owned())).session_key,
-            "s-1"
-        );
-        assert_ne!(
-            stored(|event| event.content_id = None).session_key,
-            usual.session_key
-        );
+        assert_eq!(stored(|event| event.native_session_id = Some("s-1".to_owned())).session_key, "s-1");
+        assert_ne!(stored(|event| event.content_id = None).session_key, usual.session_key);
         assert_ne!(
             stored(|event| event.user_id = Some("bob".to_owned())).session_key,
             usual.session_key
@@ -1051,10 +933,7 @@ mod tests {
         };
         let usual = id(r#"{"a":1,"b":"x y","c":{"d":[1]}}"#);
         assert_eq!(usual.len(), 32);
-        assert_eq!(
-            id("{ \"c\" : {\"d\":[1]},\n\"b\":\"x y\" ,\"a\":1 }"),
-            usual
-        );
+        assert_eq!(id("{ \"c\" : {\"d\":[1]},\n\"b\":\"x y\" ,\"a\":1 }"), usual);
         assert_eq!(id(r#"{"\u0061":1,"b":"x y","c":{"d":[1]}}"#), usual);
         for other in [
             r#"{"a":2,"b":"x y","c":{"d":[1]}}"#,

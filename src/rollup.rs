@@ -55,7 +55,13 @@ pub struct Closed {
 impl Rollup {
     /// Opens or creates the gold tables and finds out what each has still to do.
     pub async fn open(lake: Arc<Lake>, pipelines: Vec<Pipeline>, lateness_ms: i64, memory_bytes: usize) -> Result<Rollup, SqlError> {
-        let mut rollup = Rollup { lake, work: Vec::new(), seen: BTreeMap::new(), lateness_ms, memory_bytes };
+        let mut rollup = Rollup {
+            lake,
+            work: Vec::new(),
+            seen: BTreeMap::new(),
+            lateness_ms,
+            memory_bytes,
+        };
         for view in WINDOWED_VIEWS {
             rollup.seen.insert(view.table, rollup.lake.version(view.table).await?);
         }
@@ -106,7 +112,10 @@ impl Rollup {
     async fn compute(&mut self, index: usize, windows: &BTreeSet<i64>) -> Result<usize, SqlError> {
         let Work { pipeline, spec, pending } = &mut self.work[index];
         let mut versions = BTreeMap::new();
-        for view in WINDOWED_VIEWS.iter().filter(|view| pipeline.reads.iter().any(|name| name == view.name)) {
+        for view in WINDOWED_VIEWS
+            .iter()
+            .filter(|view| pipeline.reads.iter().any(|name| name == view.name))
+        {
             versions.insert(view.table, self.seen[view.table]);
         }
         let rows = run_pipeline(&self.lake, pipeline, windows, self.memory_bytes).await?;
@@ -120,7 +129,10 @@ impl Rollup {
         let range = range_of(windows, width).unwrap_or(TimeRange::ALL);
         let is_victim = |batch: &RecordBatch| -> Result<BooleanArray, arrow::error::ArrowError> {
             let starts = batch["window_start"].as_primitive::<TimestampMicrosecondType>().clone();
-            Ok(starts.iter().map(|start| Some(start.is_some_and(|start| windows.contains(&start.div_euclid(MINUTE_US))))).collect())
+            Ok(starts
+                .iter()
+                .map(|start| Some(start.is_some_and(|start| windows.contains(&start.div_euclid(MINUTE_US)))))
+                .collect())
         };
         let prepared = self.lake.prepare_edit(&spec.name, range, &is_victim, batches).await?;
         let written = prepared.rows;
@@ -133,7 +145,11 @@ impl Work {
     /// Windows (by the minute they start in) that are pending and end at or before `bound` (a minute).
     fn due(&self, bound: i64) -> BTreeSet<i64> {
         let width = self.pipeline.window_minutes;
-        self.pending.iter().map(|minute| window_of(*minute, width)).filter(|start| start.saturating_add(width) <= bound).collect()
+        self.pending
+            .iter()
+            .map(|minute| window_of(*minute, width))
+            .filter(|start| start.saturating_add(width) <= bound)
+            .collect()
     }
 }
 
@@ -160,7 +176,10 @@ pub async fn open_windows(lake: &Lake, pipelines: Vec<Pipeline>) -> Result<Vec<(
 pub async fn table_spec(pipeline: &Pipeline) -> Result<TableSpec, SqlError> {
     let context = empty_context(PLANNING_MEMORY_BYTES)?;
     register_empty_views(&context)?;
-    let plan = pipeline.plan(&context).await.map_err(|error| SqlError::Pipeline(pipeline.complaint(&error)))?;
+    let plan = pipeline
+        .plan(&context)
+        .await
+        .map_err(|error| SqlError::Pipeline(pipeline.complaint(&error)))?;
     pipeline.table_spec(&plan).map_err(SqlError::Pipeline)
 }
 
@@ -173,7 +192,10 @@ async fn pending_minutes(lake: &Lake, pipeline: &Pipeline) -> Result<BTreeSet<i6
     if let Some(note) = note.filter(|_| same_text) {
         pending.extend(minutes_of(&json!({"minutes": note["pending"]})));
     }
-    for view in WINDOWED_VIEWS.iter().filter(|view| pipeline.reads.iter().any(|name| name == view.name)) {
+    for view in WINDOWED_VIEWS
+        .iter()
+        .filter(|view| pipeline.reads.iter().any(|name| name == view.name))
+    {
         let covered = if same_text { lake.covered(&table, view.table).await? } else { None };
         let minutes = match covered {
             Some(version) => changed_minutes(lake, view.table, version).await?,
@@ -206,7 +228,9 @@ async fn all_minutes(lake: &Lake, table: &str) -> Result<BTreeSet<i64>, LakeErro
 }
 
 fn reads(pipeline: &Pipeline, table: &str) -> bool {
-    WINDOWED_VIEWS.iter().any(|view| view.table == table && pipeline.reads.iter().any(|name| name == view.name))
+    WINDOWED_VIEWS
+        .iter()
+        .any(|view| view.table == table && pipeline.reads.iter().any(|name| name == view.name))
 }
 
 fn window_of(minute: i64, width: i64) -> i64 {
@@ -254,7 +278,9 @@ fn with_lineage(
             let count = batch.num_rows();
             let starts = batch["window_start"].as_primitive::<TimestampMicrosecondType>();
             let days = Date32Array::from_iter(
-                starts.iter().map(|start| start.map(|start| crate::event::schema::utc_day(start.div_euclid(1000)))),
+                starts
+                    .iter()
+                    .map(|start| start.map(|start| crate::event::schema::utc_day(start.div_euclid(1000)))),
             );
             let columns = spec.schema.fields().iter().map(|field| -> ArrayRef {
                 match field.name().as_str() {
@@ -270,5 +296,8 @@ fn with_lineage(
 }
 
 fn rows_error(spec: &TableSpec, source: arrow::error::ArrowError) -> SqlError {
-    SqlError::Lake(LakeError::Rows { table: spec.name.clone(), source })
+    SqlError::Lake(LakeError::Rows {
+        table: spec.name.clone(),
+        source,
+    })
 }

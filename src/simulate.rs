@@ -315,10 +315,7 @@ fn incidents(simulation: &Simulation) -> Vec<Incident> {
                 APP_FAULT.device_type,
                 APP_FAULT.failure_per_mille / 10
             ),
-            vec![
-                ("app_version", APP_FAULT.app_version),
-                ("device_type", APP_FAULT.device_type),
-            ],
+            vec![("app_version", APP_FAULT.app_version), ("device_type", APP_FAULT.device_type)],
         ),
         planted(
             "cdn_slow_first_byte",
@@ -391,10 +388,7 @@ mod tests {
     fn a_seed_gives_the_same_bytes_everywhere_and_for_ever() {
         let outcome = simulated(42, 200, true);
         let hashes = (hash(&outcome.player), hash(&outcome.cdn));
-        assert_eq!(
-            hashes,
-            (6_178_905_057_214_719_089, 12_577_655_033_029_259_204)
-        );
+        assert_eq!(hashes, (6_178_905_057_214_719_089, 12_577_655_033_029_259_204));
         assert_ne!(simulated(43, 200, true).player, outcome.player);
     }
 
@@ -416,10 +410,7 @@ mod tests {
         assert_eq!(truth.events, events.len() as u64);
         assert_eq!(truth.cdn_requests, requests(&cdn).len() as u64);
         assert_eq!(truth.plays, count("FIRSTFRAME"));
-        assert_eq!(
-            truth.start_failures + truth.playback_failures,
-            count("ERROR")
-        );
+        assert_eq!(truth.start_failures + truth.playback_failures, count("ERROR"));
         assert_eq!(truth.finished, count("STOP"));
         assert_eq!(truth.anonymous_events, without_user as u64);
         assert_eq!(truth.startup_ms, startup_ms);
@@ -437,9 +428,7 @@ mod tests {
             if metric(event) == "SEEK" {
                 last_seek_ms.insert(viewing, time_ms);
             }
-            let is_after_seek = last_seek_ms
-                .get(&viewing)
-                .is_some_and(|seek_ms| time_ms - seek_ms < 100);
+            let is_after_seek = last_seek_ms.get(&viewing).is_some_and(|seek_ms| time_ms - seek_ms < 100);
             let is_start = event["at"].as_f64() == Some(0.0);
             let is_stall = event["buffer_type"] == "ScreenFreezedBuffer";
             if is_stall && !is_start && !is_after_seek {
@@ -453,10 +442,7 @@ mod tests {
     #[test]
     fn lines_come_in_the_order_of_time() {
         let Outcome { player, cdn, .. } = simulated(2, 500, true);
-        let times: Vec<i64> = events(&player)
-            .iter()
-            .map(|event| event["TimeStamp"].as_i64().unwrap())
-            .collect();
+        let times: Vec<i64> = events(&player).iter().map(|event| event["TimeStamp"].as_i64().unwrap()).collect();
         assert!(times.is_sorted());
         assert!(times[0] >= START_MS);
         let log_times: Vec<String> = requests(&cdn).iter().map(|r| r[..2].join(" ")).collect();
@@ -495,19 +481,13 @@ mod tests {
         let events = events(&simulated(5, 1_500, false).player);
         let some = |test: &dyn Fn(&Value) -> bool| events.iter().any(test);
         let is = |event: &Value, name: &str| metric(event) == name;
-        assert!(some(
-            &|e| is(e, "FIRSTFRAME") && e["avg_bitrate"].is_string()
-        ));
+        assert!(some(&|e| is(e, "FIRSTFRAME") && e["avg_bitrate"].is_string()));
         assert!(some(&|e| is(e, "FIRSTFRAME") && e["fps"].is_null()));
-        assert!(some(&|e| is(e, "STREAM")
-            && e["avg_bitrate"].is_u64()
-            && e["fps"].is_string()));
+        assert!(some(&|e| is(e, "STREAM") && e["avg_bitrate"].is_u64() && e["fps"].is_string()));
         assert!(some(&|e| is(e, "STREAM") && e["avg_bitrate"] == 0));
         let has_no_length = |e: &Value| e["duration"].is_null() && e.get("duration").is_some();
         assert!(some(&|e| is(e, "STREAM") && has_no_length(e)));
-        assert!(some(
-            &|e| is(e, "BUFFER") && e["time_millisecond"] == e["TimeStamp"]
-        ));
+        assert!(some(&|e| is(e, "BUFFER") && e["time_millisecond"] == e["TimeStamp"]));
         assert!(some(&|e| is(e, "PLAY") && e.get("playlist_type").is_none()));
         let is_mislabelled = |e: &Value| e["buffer_type"] == "ScreenFreezedBuffer" && e["at"] == 0;
         assert!(some(&|e| is_mislabelled(e)));
@@ -515,9 +495,7 @@ mod tests {
             assert!(some(&|e| is(e, name)), "{name}");
         }
         assert!(!some(&|e| e.get("session_id").is_some()));
-        assert!(!some(
-            &|e| is(e, "PLAY") && e.get("cdn_tracking_id").is_some()
-        ));
+        assert!(!some(&|e| is(e, "PLAY") && e.get("cdn_tracking_id").is_some()));
     }
 
     #[test]
@@ -560,9 +538,7 @@ mod tests {
         });
         assert!(hit > 0.09 && spared < 0.01, "{hit} {spared}");
 
-        let of_app = |e: &Value| {
-            e["app_version"] == APP_FAULT.app_version && e["device_type"] == APP_FAULT.device_type
-        };
+        let of_app = |e: &Value| e["app_version"] == APP_FAULT.app_version && e["device_type"] == APP_FAULT.device_type;
         let starts = |e: &Value| metric(e) == "PLAY" && e["duration"] == 0;
         let fails = |e: &Value| metric(e) == "ERROR" && e["at"] == 0;
         let hit = share(&|e| fails(e) && in_window(e) && of_app(e), &|e| {

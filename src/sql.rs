@@ -60,7 +60,9 @@ pub type OpenWindows = BTreeSet<i64>;
 
 /// A context with the four empty schemas and bounded memory.
 pub fn empty_context(memory_bytes: usize) -> Result<SessionContext, DataFusionError> {
-    let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(memory_bytes))).build_arc()?;
+    let runtime = RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(FairSpillPool::new(memory_bytes)))
+        .build_arc()?;
     let mut config = SessionConfig::new().with_information_schema(true).with_target_partitions(2);
     // Errors of the planner then say where in the text they are.
     config.options_mut().sql_parser.collect_spans = true;
@@ -73,11 +75,15 @@ pub fn empty_context(memory_bytes: usize) -> Result<SessionContext, DataFusionEr
 }
 
 fn catalog(context: &SessionContext) -> Result<Arc<dyn CatalogProvider>, DataFusionError> {
-    context.catalog("datafusion").ok_or_else(|| DataFusionError::Internal("the session has no default catalog".to_string()))
+    context
+        .catalog("datafusion")
+        .ok_or_else(|| DataFusionError::Internal("the session has no default catalog".to_string()))
 }
 
 fn schema(context: &SessionContext, layer: &str) -> Result<Arc<dyn SchemaProvider>, DataFusionError> {
-    catalog(context)?.schema(layer).ok_or_else(|| DataFusionError::Internal(format!("the session has no schema {layer}")))
+    catalog(context)?
+        .schema(layer)
+        .ok_or_else(|| DataFusionError::Internal(format!("the session has no schema {layer}")))
 }
 
 /// Registers what pipelines may read: silver within a range of event time, with the hidden time.
@@ -97,9 +103,13 @@ pub fn register_empty_views(context: &SessionContext) -> Result<(), SqlError> {
     let silver = schema(context, "silver")?;
     let specs = fixed_tables();
     for view in WINDOWED_VIEWS {
-        let Some(spec) = specs.iter().find(|spec| spec.name == view.table) else { continue };
+        let Some(spec) = specs.iter().find(|spec| spec.name == view.table) else {
+            continue;
+        };
         let empty = MemTable::try_new(Arc::clone(&spec.schema), vec![vec![]])?;
-        let frame = context.read_table(Arc::new(empty))?.with_column(TIME_COLUMN, col(view.time_column))?;
+        let frame = context
+            .read_table(Arc::new(empty))?
+            .with_column(TIME_COLUMN, col(view.time_column))?;
         silver.register_table(view.name.to_string(), frame.into_view())?;
     }
     Ok(())
@@ -122,19 +132,34 @@ fn view_range(time_column: &str, range: TimeRange) -> Expr {
         return in_range(time_column, range);
     }
     let time = |ms: i64| lit(ScalarValue::TimestampMicrosecond(Some(ms.saturating_mul(1000)), Some("UTC".into())));
-    let started = TimeRange { from_ms: range.from_ms.saturating_sub(SESSION_DAYS_MS), to_ms: range.to_ms };
-    in_range("started_at", started).and(col(time_column).gt_eq(time(range.from_ms))).and(col(time_column).lt_eq(time(range.to_ms)))
+    let started = TimeRange {
+        from_ms: range.from_ms.saturating_sub(SESSION_DAYS_MS),
+        to_ms: range.to_ms,
+    };
+    in_range("started_at", started)
+        .and(col(time_column).gt_eq(time(range.from_ms)))
+        .and(col(time_column).lt_eq(time(range.to_ms)))
 }
 
 /// The range of event time that some windows cover.
 pub fn range_of(windows: &BTreeSet<i64>, window_minutes: i64) -> Option<TimeRange> {
     let (first, last) = (windows.first()?, windows.last()?);
-    Some(TimeRange { from_ms: first * MINUTE_MS, to_ms: (last + window_minutes) * MINUTE_MS - 1 })
+    Some(TimeRange {
+        from_ms: first * MINUTE_MS,
+        to_ms: (last + window_minutes) * MINUTE_MS - 1,
+    })
 }
 
 /// Rows of a pipeline for some windows, computed from silver.
-pub async fn run_pipeline(lake: &Lake, pipeline: &Pipeline, windows: &BTreeSet<i64>, memory_bytes: usize) -> Result<Vec<RecordBatch>, SqlError> {
-    let Some(range) = range_of(windows, pipeline.window_minutes) else { return Ok(Vec::new()) };
+pub async fn run_pipeline(
+    lake: &Lake,
+    pipeline: &Pipeline,
+    windows: &BTreeSet<i64>,
+    memory_bytes: usize,
+) -> Result<Vec<RecordBatch>, SqlError> {
+    let Some(range) = range_of(windows, pipeline.window_minutes) else {
+        return Ok(Vec::new());
+    };
     let context = empty_context(memory_bytes)?;
     register_windowed_views(&context, lake, range.widened(pipeline.reach_minutes * MINUTE_MS)).await?;
     let plan = pipeline.plan(&context).await?;
@@ -144,7 +169,12 @@ pub async fn run_pipeline(lake: &Lake, pipeline: &Pipeline, windows: &BTreeSet<i
 
 /// `window_start` is one of these windows: as ranges, for there may be a day of them.
 fn in_windows(windows: &BTreeSet<i64>) -> Expr {
-    let time = |minute: i64| lit(ScalarValue::TimestampMicrosecond(Some(minute * MINUTE_MS * 1000), Some("UTC".into())));
+    let time = |minute: i64| {
+        lit(ScalarValue::TimestampMicrosecond(
+            Some(minute * MINUTE_MS * 1000),
+            Some("UTC".into()),
+        ))
+    };
     let mut spans: Vec<(i64, i64)> = Vec::new();
     let step = windows.iter().zip(windows.iter().skip(1)).map(|(a, b)| b - a).min().unwrap_or(1);
     for minute in windows {
@@ -187,8 +217,12 @@ async fn gold(
         return Ok(None);
     }
     let spec = lake.spec(&table).await?;
-    let stored = context.read_table(lake.provider(context, &table).await?)?.with_column("is_final", lit(true))?;
-    let Some(range) = range_of(windows, pipeline.window_minutes) else { return Ok(Some(stored)) };
+    let stored = context
+        .read_table(lake.provider(context, &table).await?)?
+        .with_column("is_final", lit(true))?;
+    let Some(range) = range_of(windows, pipeline.window_minutes) else {
+        return Ok(Some(stored));
+    };
     // The views of another range must not meet the tables that people query: a context of its own.
     let apart = empty_context(memory_bytes)?;
     register_windowed_views(&apart, lake, range.widened(pipeline.reach_minutes * MINUTE_MS)).await?;
@@ -207,7 +241,13 @@ async fn gold(
     }
     columns.push(lit(false).alias("is_final"));
     let live = LogicalPlanBuilder::from(live.into_unoptimized_plan()).project(columns)?.build()?;
-    let names: Vec<Expr> = spec.schema.fields().iter().map(|field| col(field.name())).chain([col("is_final")]).collect();
+    let names: Vec<Expr> = spec
+        .schema
+        .fields()
+        .iter()
+        .map(|field| col(field.name()))
+        .chain([col("is_final")])
+        .collect();
     let stored = stored.filter(in_windows(windows).is_not_true())?.select(names)?;
     Ok(Some(stored.union(DataFrame::new(context.state(), live))?))
 }
@@ -216,8 +256,15 @@ async fn gold(
 ///
 /// # Errors
 /// What the planner or the run says; a statement that would change anything is refused.
-pub async fn query(context: &SessionContext, text: &str, limits: QueryLimits) -> Result<(arrow::datatypes::SchemaRef, Vec<RecordBatch>), SqlError> {
-    let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+pub async fn query(
+    context: &SessionContext,
+    text: &str,
+    limits: QueryLimits,
+) -> Result<(arrow::datatypes::SchemaRef, Vec<RecordBatch>), SqlError> {
+    let options = SQLOptions::new()
+        .with_allow_ddl(false)
+        .with_allow_dml(false)
+        .with_allow_statements(false);
     let frame = context.sql_with_options(text, options).await?;
     let schema = Arc::new(frame.schema().as_arrow().clone());
     match tokio::time::timeout(limits.timeout, frame.collect()).await {

@@ -13,7 +13,10 @@ const TOLD_BY_US: &str = "deltalake=off,deltalake_core=off,delta_kernel=off,buoy
 /// Sets the process's log up. Libraries are held at `warn`: their `info` is about themselves.
 pub fn start(log: &Log) {
     let filter = EnvFilter::new(format!("warn,{TOLD_BY_US},playhead={}", log.level.as_str()));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false);
     // A second start in one process (tests) keeps the first.
     let _ = match log.format {
         LogFormat::Text => builder.with_ansi(false).try_init(),

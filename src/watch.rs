@@ -64,7 +64,12 @@ impl Watch {
     ) -> Result<Watch, SqlError> {
         let judged_through_ms = judged_through(&lake, &rules).await?;
         let rows = lake
-            .scan(ALERT_EVENTS, &["kind", "event_id", "target", "transition", "message"], TimeRange::ALL, None)
+            .scan(
+                ALERT_EVENTS,
+                &["kind", "event_id", "target", "transition", "message"],
+                TimeRange::ALL,
+                None,
+            )
             .await?;
         let (events, bodies, delivered) = memory(&rows);
         let states = fold(&events);
@@ -86,7 +91,10 @@ impl Watch {
 
     /// Rules that are firing now.
     pub fn firing(&self) -> usize {
-        self.states.values().filter(|state| state.status() == crate::alert::Status::Firing).count()
+        self.states
+            .values()
+            .filter(|state| state.status() == crate::alert::Status::Firing)
+            .count()
     }
 
     pub fn undelivered(&self) -> usize {
@@ -106,7 +114,10 @@ impl Watch {
 
     /// Gold minutes that windows not yet judged can reach.
     async fn unjudged_minutes(&self) -> Result<BTreeSet<i64>, SqlError> {
-        let range = TimeRange { from_ms: self.judged_through_ms - self.longest_window_ms(), to_ms: i64::MAX / 1000 };
+        let range = TimeRange {
+            from_ms: self.judged_through_ms - self.longest_window_ms(),
+            to_ms: i64::MAX / 1000,
+        };
         let mut minutes = BTreeSet::new();
         let tables: BTreeSet<&str> = self.rules.rules.iter().map(Rule::from).collect();
         for table in tables {
@@ -124,7 +135,9 @@ impl Watch {
 
     /// Window ends to judge: every minute that a window with rows can end in, up to the newest row.
     fn due_ends(&mut self) -> Vec<i64> {
-        let Some(newest) = self.minutes.last().copied() else { return Vec::new() };
+        let Some(newest) = self.minutes.last().copied() else {
+            return Vec::new();
+        };
         let reach = self.longest_window_ms() / MINUTE_MS;
         let after = self.judged_through_ms / MINUTE_MS;
         let ends: BTreeSet<i64> = self
@@ -139,7 +152,9 @@ impl Watch {
     }
 
     async fn judge(&mut self, ends: &[i64], now_ms: i64) -> Result<(), SqlError> {
-        let (Some(first), Some(last)) = (ends.first(), ends.last()) else { return Ok(()) };
+        let (Some(first), Some(last)) = (ends.first(), ends.last()) else {
+            return Ok(());
+        };
         let context = sql::open(&self.lake, &stored_only(&self.pipelines), self.limits).await?;
         let mut rows = Vec::new();
         for rule in &self.rules.rules {
@@ -165,7 +180,11 @@ impl Watch {
                     }
                     None => &[],
                 };
-                let window = rows.range(end - rule.window_ms()..*end).flat_map(|(_, rows)| rows).cloned().collect::<Vec<_>>();
+                let window = rows
+                    .range(end - rule.window_ms()..*end)
+                    .flat_map(|(_, rows)| rows)
+                    .cloned()
+                    .collect::<Vec<_>>();
                 let (events, states) = evaluate(rule, *end, &window, history, &self.states, &self.rules.hash);
                 self.states = states;
                 transitions.extend(events);
@@ -181,7 +200,10 @@ impl Watch {
         let tables: BTreeSet<&str> = self.rules.rules.iter().map(Rule::from).collect();
         let mut lineage = Vec::new();
         for table in tables {
-            lineage.push(TableVersion { table: table.to_string(), version: self.lake.version(table).await? });
+            lineage.push(TableVersion {
+                table: table.to_string(),
+                version: self.lake.version(table).await?,
+            });
         }
         Ok(lineage)
     }
@@ -193,12 +215,25 @@ impl Watch {
             let body = message::json(&event, producer);
             rows.transition(&event, &body);
             if event.status.is_sent() {
-                let outgoing = event.targets.clone().into_iter().map(|target| Outgoing { event: event.clone(), body: body.clone(), target });
+                let outgoing = event.targets.clone().into_iter().map(|target| Outgoing {
+                    event: event.clone(),
+                    body: body.clone(),
+                    target,
+                });
                 self.undelivered.extend(outgoing);
             }
         }
         let covers = vec![(MARKER.to_string(), judged_through_ms / 1000)];
-        self.lake.append(ALERT_EVENTS, vec![rows.batch()?], Commit { covers, note: serde_json::Value::Null }).await?;
+        self.lake
+            .append(
+                ALERT_EVENTS,
+                vec![rows.batch()?],
+                Commit {
+                    covers,
+                    note: serde_json::Value::Null,
+                },
+            )
+            .await?;
         self.judged_through_ms = judged_through_ms;
         Ok(())
     }
@@ -211,7 +246,10 @@ impl Watch {
         let mut acknowledged = Rows::default();
         for outgoing in std::mem::take(&mut self.undelivered) {
             let Some(target) = self.rules.targets.get(&outgoing.target) else {
-                tracing::warn!(target = outgoing.target, "an alert names a target that the rules no longer define; it is dropped");
+                tracing::warn!(
+                    target = outgoing.target,
+                    "an alert names a target that the rules no longer define; it is dropped"
+                );
                 acknowledged.delivery(&outgoing, "target_removed", now_ms);
                 continue;
             };
@@ -252,7 +290,15 @@ async fn judged_through(lake: &Lake, rules: &RuleSet) -> Result<i64, LakeError> 
         }
     }
     let covers = vec![(MARKER.to_string(), newest_ms / 1000)];
-    lake.append(ALERT_EVENTS, Vec::new(), Commit { covers, note: serde_json::Value::Null }).await?;
+    lake.append(
+        ALERT_EVENTS,
+        Vec::new(),
+        Commit {
+            covers,
+            note: serde_json::Value::Null,
+        },
+    )
+    .await?;
     Ok(newest_ms)
 }
 
@@ -260,12 +306,16 @@ async fn acknowledge(lake: &Lake, rows: &mut Rows) -> Result<(), LakeError> {
     if rows.len() == 0 {
         return Ok(());
     }
-    lake.append(ALERT_EVENTS, vec![std::mem::take(rows).batch()?], Commit::default()).await?;
+    lake.append(ALERT_EVENTS, vec![std::mem::take(rows).batch()?], Commit::default())
+        .await?;
     Ok(())
 }
 
 fn producer() -> Producer<'static> {
-    Producer { env: "default", version: env!("CARGO_PKG_VERSION") }
+    Producer {
+        env: "default",
+        version: env!("CARGO_PKG_VERSION"),
+    }
 }
 
 /// Rules read what is stored: an open window has no final answer to judge.
@@ -300,7 +350,11 @@ fn undelivered(events: &[Transition], bodies: &Bodies, delivered: &Delivered) ->
         for target in &event.targets {
             if !delivered.contains(&(event.event_id.clone(), target.clone())) {
                 let body = bodies.get(&event.event_id).cloned().unwrap_or_default();
-                outgoing.push(Outgoing { event: event.clone(), body, target: target.clone() });
+                outgoing.push(Outgoing {
+                    event: event.clone(),
+                    body,
+                    target: target.clone(),
+                });
             }
         }
     }
@@ -375,7 +429,10 @@ impl Rows {
             ("transition", Arc::new(StringArray::from(self.transitions))),
             ("message", Arc::new(StringArray::from(self.messages))),
         ];
-        RecordBatch::try_from_iter(columns).map_err(|source| LakeError::Rows { table: ALERT_EVENTS.to_string(), source })
+        RecordBatch::try_from_iter(columns).map_err(|source| LakeError::Rows {
+            table: ALERT_EVENTS.to_string(),
+            source,
+        })
     }
 }
 
@@ -388,7 +445,13 @@ fn minute_rows(batches: &[RecordBatch], dims: usize) -> Result<BTreeMap<i64, Vec
         for row in 0..batch.num_rows() {
             let minute_ms = starts.value(row).div_euclid(1000);
             let [num, den, samples] = group.sums(row);
-            by_minute.entry(minute_ms).or_default().push(MinuteRow { minute_ms, dims: group.dims(row), num, den, samples });
+            by_minute.entry(minute_ms).or_default().push(MinuteRow {
+                minute_ms,
+                dims: group.dims(row),
+                num,
+                den,
+                samples,
+            });
         }
     }
     Ok(by_minute)
@@ -401,7 +464,14 @@ fn slot_rows(batches: &[RecordBatch], dims: usize) -> Result<Vec<SlotRow>, SqlEr
         let group = Group::of(batch, 2, dims);
         for row in 0..batch.num_rows() {
             let [num, den, samples] = group.sums(row);
-            slots.push(SlotRow { day: days.value(row), slot: numbers.value(row), dims: group.dims(row), num, den, samples });
+            slots.push(SlotRow {
+                day: days.value(row),
+                slot: numbers.value(row),
+                dims: group.dims(row),
+                num,
+                den,
+                samples,
+            });
         }
     }
     Ok(slots)
@@ -418,16 +488,27 @@ impl Group {
         let sums = first + dims..first + dims + 3;
         Group {
             dims: (first..first + dims).map(|index| texts(batch.column(index))).collect(),
-            sums: sums.map(|index| batch.column(index).as_primitive::<Float64Type>().clone()).collect(),
+            sums: sums
+                .map(|index| batch.column(index).as_primitive::<Float64Type>().clone())
+                .collect(),
         }
     }
 
     fn dims(&self, row: usize) -> Vec<Option<String>> {
-        self.dims.iter().map(|dim| dim.is_valid(row).then(|| dim.value(row).to_string())).collect()
+        self.dims
+            .iter()
+            .map(|dim| dim.is_valid(row).then(|| dim.value(row).to_string()))
+            .collect()
     }
 
     fn sums(&self, row: usize) -> [f64; 3] {
-        [0, 1, 2].map(|index| if self.sums[index].is_valid(row) { self.sums[index].value(row) } else { 0.0 })
+        [0, 1, 2].map(|index| {
+            if self.sums[index].is_valid(row) {
+                self.sums[index].value(row)
+            } else {
+                0.0
+            }
+        })
     }
 }
 

@@ -78,9 +78,8 @@ impl Watermarks {
     /// Releases live partitions that have been silent for `IDLE_RELEASE_MS`. They come back with
     /// their next event.
     pub fn release_idle(&mut self, now_ms: i64) {
-        self.alive.retain(|_, progress| {
-            progress.expected || now_ms.saturating_sub(progress.observed_at_ms) < IDLE_RELEASE_MS
-        });
+        self.alive
+            .retain(|_, progress| progress.expected || now_ms.saturating_sub(progress.observed_at_ms) < IDLE_RELEASE_MS);
         self.settle();
     }
 
@@ -206,10 +205,7 @@ mod tests {
             (Observe("a", 1), Some(1)),
             (Observe("a", AHEAD_MAX_MS + 1_001), Some(1)),
             (Observe("a", EARLIEST_MS - T0 - 1), Some(1)),
-            (
-                Observe("a", AHEAD_MAX_MS + 1_000),
-                Some(AHEAD_MAX_MS + 1_000),
-            ),
+            (Observe("a", AHEAD_MAX_MS + 1_000), Some(AHEAD_MAX_MS + 1_000)),
         ]);
     }
 

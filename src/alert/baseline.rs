@@ -25,12 +25,7 @@ pub(super) struct Found {
 }
 
 /// The baseline of each group that has one.
-pub(super) fn of(
-    rule: &Rule,
-    window_end_ms: i64,
-    groups: &BTreeMap<Dims, Totals>,
-    history: &[SlotRow],
-) -> BTreeMap<Dims, Found> {
+pub(super) fn of(rule: &Rule, window_end_ms: i64, groups: &BTreeMap<Dims, Totals>, history: &[SlotRow]) -> BTreeMap<Dims, Found> {
     match &rule.baseline {
         None => BTreeMap::new(),
         Some(Baseline::SameSlot {
@@ -40,23 +35,15 @@ pub(super) fn of(
         }) => {
             let (today, slot) = slot_of(window_end_ms, *slot_ms);
             let days = today.saturating_sub(*lookback_days)..today;
-            let is_meant =
-                |row: &&SlotRow| days.contains(&i64::from(row.day)) && i64::from(row.slot) == slot;
+            let is_meant = |row: &&SlotRow| days.contains(&i64::from(row.day)) && i64::from(row.slot) == slot;
             let least = usize::try_from(*min_history_days).unwrap_or(usize::MAX);
             same_slot(history.iter().filter(is_meant), least)
         }
-        Some(Baseline::Peers {
-            over,
-            within,
-            min_peers,
-        }) => peers(groups, *over, within, *min_peers),
+        Some(Baseline::Peers { over, within, min_peers }) => peers(groups, *over, within, *min_peers),
     }
 }
 
-fn same_slot<'h>(
-    rows: impl Iterator<Item = &'h SlotRow>,
-    min_history_days: usize,
-) -> BTreeMap<Dims, Found> {
+fn same_slot<'h>(rows: impl Iterator<Item = &'h SlotRow>, min_history_days: usize) -> BTreeMap<Dims, Found> {
     let mut days: BTreeMap<Dims, BTreeSet<i32>> = BTreeMap::new();
     let mut parts: BTreeMap<Dims, Vec<Totals>> = BTreeMap::new();
     for row in rows {
@@ -82,28 +69,15 @@ fn same_slot<'h>(
     found
 }
 
-fn peers(
-    groups: &BTreeMap<Dims, Totals>,
-    over: usize,
-    within: &[usize],
-    min_peers: usize,
-) -> BTreeMap<Dims, Found> {
-    let key = |dims: &Dims| -> Dims {
-        within
-            .iter()
-            .map(|index| dims.get(*index).cloned().flatten())
-            .collect()
-    };
+fn peers(groups: &BTreeMap<Dims, Totals>, over: usize, within: &[usize], min_peers: usize) -> BTreeMap<Dims, Found> {
+    let key = |dims: &Dims| -> Dims { within.iter().map(|index| dims.get(*index).cloned().flatten()).collect() };
     let name = |dims: &Dims| dims.get(over).cloned().flatten();
     let mut pools: BTreeMap<Dims, BTreeMap<Option<String>, Vec<Totals>>> = BTreeMap::new();
     for (dims, totals) in groups.iter().filter(|(_, totals)| totals.value().is_some()) {
         let pool = pools.entry(key(dims)).or_default();
         pool.entry(name(dims)).or_default().push(*totals);
     }
-    let pools: BTreeMap<Dims, Pool> = pools
-        .into_iter()
-        .map(|(key, pool)| (key, Pool::new(pool)))
-        .collect();
+    let pools: BTreeMap<Dims, Pool> = pools.into_iter().map(|(key, pool)| (key, Pool::new(pool))).collect();
     let mut found = BTreeMap::new();
     for dims in groups.keys() {
         let baseline = pools
@@ -148,20 +122,13 @@ impl Pool {
             from.push(running);
         }
         from.reverse();
-        Pool {
-            names,
-            before,
-            from,
-        }
+        Pool { names, before, from }
     }
 
     /// What the siblings other than `name` make together.
     fn without(&self, name: &Option<String>) -> Option<Found> {
         let (others, points) = match self.names.binary_search(name) {
-            Ok(index) => (
-                self.before[index].plus(self.from[index + 1]),
-                self.names.len() - 1,
-            ),
+            Ok(index) => (self.before[index].plus(self.from[index + 1]), self.names.len() - 1),
             Err(_) => (self.from[0], self.names.len()),
         };
         let value = others.value()?;
@@ -272,11 +239,7 @@ mod tests {
     }
 
     fn totals(num: f64, den: f64) -> Totals {
-        Totals {
-            num,
-            den,
-            samples: den,
-        }
+        Totals { num, den, samples: den }
     }
 
     #[test]
@@ -296,20 +259,14 @@ mod tests {
                 points: 3
             })
         );
-        assert_eq!(
-            found.get(&dims("b", "ES")).map(|found| found.value),
-            Some(92.0 / 500.0)
-        );
+        assert_eq!(found.get(&dims("b", "ES")).map(|found| found.value), Some(92.0 / 500.0));
         assert_eq!(found.get(&dims("a", "FR")), None, "it has no peers");
         assert_eq!(peers(&groups, 0, &[1], 4), BTreeMap::new());
     }
 
     #[test]
     fn a_sibling_without_a_value_is_no_peer() {
-        let groups = BTreeMap::from([
-            (dims("a", "ES"), totals(1.0, 100.0)),
-            (dims("b", "ES"), totals(0.0, 0.0)),
-        ]);
+        let groups = BTreeMap::from([(dims("a", "ES"), totals(1.0, 100.0)), (dims("b", "ES"), totals(0.0, 0.0))]);
         assert_eq!(peers(&groups, 0, &[1], 1).get(&dims("a", "ES")), None);
         let of_b = peers(&groups, 0, &[1], 1).get(&dims("b", "ES")).copied();
         assert_eq!(of_b.map(|found| found.points), Some(1));
@@ -328,27 +285,16 @@ mod tests {
 
     #[test]
     fn same_slot_divides_once_and_wants_enough_days() {
-        let rows = [
-            slot_row(1, 100.0, 1.0),
-            slot_row(2, 900.0, 9.0),
-            slot_row(3, 2_000.0, 10.0),
-        ];
+        let rows = [slot_row(1, 100.0, 1.0), slot_row(2, 900.0, 9.0), slot_row(3, 2_000.0, 10.0)];
         let found = same_slot(rows.iter(), 3);
-        let expected = Found {
-            value: 150.0,
-            points: 3,
-        };
+        let expected = Found { value: 150.0, points: 3 };
         assert_eq!(found.get(&dims("a", "ES")), Some(&expected));
         assert_eq!(same_slot(rows.iter(), 4), BTreeMap::new());
     }
 
     #[test]
     fn a_day_without_data_is_no_day_of_history() {
-        let rows = [
-            slot_row(1, 100.0, 1.0),
-            slot_row(2, 0.0, 0.0),
-            slot_row(2, f64::NAN, 4.0),
-        ];
+        let rows = [slot_row(1, 100.0, 1.0), slot_row(2, 0.0, 0.0), slot_row(2, f64::NAN, 4.0)];
         assert_eq!(same_slot(rows.iter(), 2), BTreeMap::new());
         assert_eq!(same_slot(rows.iter(), 1).len(), 1);
     }

@@ -97,15 +97,9 @@ struct ProducerBody<'t> {
 
 /// The message body (alerts spec 2.5), one line of JSON.
 pub fn json(event: &Transition, producer: Producer) -> String {
-    let clean_dim =
-        |(name, value): &(String, Option<String>)| (clean(name), value.as_deref().map(clean));
-    let expires_at_ms = event
-        .evaluated_at_ms
-        .map(|at| at.saturating_add(VALID_FOR_MS));
-    let runbook = event
-        .runbook
-        .as_deref()
-        .map(|url| ("runbook", clean_to(url, MAX_RENDERED_CHARS)));
+    let clean_dim = |(name, value): &(String, Option<String>)| (clean(name), value.as_deref().map(clean));
+    let expires_at_ms = event.evaluated_at_ms.map(|at| at.saturating_add(VALID_FOR_MS));
+    let runbook = event.runbook.as_deref().map(|url| ("runbook", clean_to(url, MAX_RENDERED_CHARS)));
     let body = Body {
         schema: SCHEMA,
         event_id: &event.event_id,
@@ -194,12 +188,7 @@ pub fn human(event: &Transition) -> String {
             format!(" {}={value}", clean(name))
         })
         .collect();
-    format!(
-        "{}{dims}: {}, {}",
-        subject(event),
-        finding(event),
-        since(event)
-    )
+    format!("{}{dims}: {}, {}", subject(event), finding(event), since(event))
 }
 
 fn finding(event: &Transition) -> String {
@@ -211,11 +200,7 @@ fn finding(event: &Transition) -> String {
     let Some(value) = event.value else {
         return format!("{} {limit}", without_value(event.reason));
     };
-    let of = if event.is_share_of_samples {
-        "of"
-    } else {
-        "over"
-    };
+    let of = if event.is_share_of_samples { "of" } else { "over" };
     let samples = format!("{} {}", grouped(event.samples, 0), event.samples_of);
     let reading = format!("{} {of} {samples}", quantity(value, unit));
     let compared = match &event.baseline {
@@ -235,15 +220,8 @@ fn against(event: &Transition, value: f64, baseline: &BaselineReading) -> String
         (Test::RatioToBaseline, Some(ratio)) => quantity(ratio.abs(), Some("ratio")),
         _ => quantity((value - baseline.value).abs(), unit),
     };
-    let side = if value < baseline.value {
-        "below"
-    } else {
-        "above"
-    };
-    format!(
-        "{distance} {side} baseline {}",
-        quantity(baseline.value, unit)
-    )
+    let side = if value < baseline.value { "below" } else { "above" };
+    format!("{distance} {side} baseline {}", quantity(baseline.value, unit))
 }
 
 fn without_value(reason: Reason) -> &'static str {
@@ -264,11 +242,7 @@ fn since(event: &Transition) -> String {
     }
     let start = instant(event.starts_at_ms);
     let is_same_day = start.date_naive() == instant(event.window_end_ms).date_naive();
-    let form = if is_same_day {
-        "%H:%MZ"
-    } else {
-        "%Y-%m-%dT%H:%MZ"
-    };
+    let form = if is_same_day { "%H:%MZ" } else { "%Y-%m-%dT%H:%MZ" };
     format!("since {}", start.format(form))
 }
 
@@ -444,10 +418,7 @@ pub fn clean(text: &str) -> String {
 }
 
 fn clean_to(text: &str, max_chars: usize) -> String {
-    text.chars()
-        .filter(|c| !is_treacherous(*c))
-        .take(max_chars)
-        .collect()
+    text.chars().filter(|c| !is_treacherous(*c)).take(max_chars).collect()
 }
 
 /// Controls, line and paragraph separators, zero-width and bidi characters.
@@ -488,9 +459,7 @@ pub(super) fn sql_time(at_ms: i64) -> String {
 pub(super) fn duration(length_ms: i64) -> String {
     let seconds = length_ms / 1_000;
     let units = [(86_400, "d"), (3_600, "h"), (60, "m")];
-    let unit = units
-        .into_iter()
-        .find(|(unit, _)| seconds != 0 && seconds % unit == 0);
+    let unit = units.into_iter().find(|(unit, _)| seconds != 0 && seconds % unit == 0);
     match unit {
         Some((unit, name)) => format!("{}{name}", seconds / unit),
         None => format!("{seconds}s"),
@@ -579,11 +548,7 @@ mod tests {
                 "stale"
             ]
         );
-        assert!(
-            attributes(&event, PRODUCER)
-                .iter()
-                .all(|(_, value)| !value.is_empty())
-        );
+        assert!(attributes(&event, PRODUCER).iter().all(|(_, value)| !value.is_empty()));
     }
 
     #[test]
@@ -615,18 +580,13 @@ mod tests {
     #[test]
     fn a_line_names_the_baseline() {
         let rule = seed_rule("isp-rebuffering-peers");
-        let rows: Vec<MinuteRow> = [
-            ("a", 4_200.0),
-            ("b", 1_500.0),
-            ("c", 1_500.0),
-            ("d", 1_500.0),
-        ]
-        .iter()
-        .map(|(isp, stall_ms)| MinuteRow {
-            samples: 2_345.0,
-            ..row(T0, &[isp, "ES"], *stall_ms, 100_000.0)
-        })
-        .collect();
+        let rows: Vec<MinuteRow> = [("a", 4_200.0), ("b", 1_500.0), ("c", 1_500.0), ("d", 1_500.0)]
+            .iter()
+            .map(|(isp, stall_ms)| MinuteRow {
+                samples: 2_345.0,
+                ..row(T0, &[isp, "ES"], *stall_ms, 100_000.0)
+            })
+            .collect();
         let (events, _) = evaluate(&rule, T0, &rows, &[], &States::new(), HASH);
         assert_eq!(
             human(&events[0]),
@@ -643,10 +603,7 @@ mod tests {
     fn the_end_of_a_removed_rule_is_told() {
         let state = super::super::fold(&[firing()]);
         let (events, _) = close_removed(&[], T0 + 24 * 60 * MINUTE_MS, &state, HASH);
-        assert!(
-            human(&events[0])
-                .ends_with(": the rule was changed or removed (threshold 5 %), lasted 1d")
-        );
+        assert!(human(&events[0]).ends_with(": the rule was changed or removed (threshold 5 %), lasted 1d"));
     }
 
     #[test]
@@ -703,12 +660,7 @@ mod tests {
 
     #[test]
     fn lengths_of_time_have_one_unit() {
-        let cases = [
-            (0, "0s"),
-            (90_000, "90s"),
-            (300_000, "5m"),
-            (7_200_000, "2h"),
-        ];
+        let cases = [(0, "0s"), (90_000, "90s"), (300_000, "5m"), (7_200_000, "2h")];
         for (length_ms, expected) in cases {
             assert_eq!(duration(length_ms), expected);
         }

@@ -16,10 +16,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::value::StrDeserializer;
-use serde::de::{
-    self, DeserializeSeed, Deserializer, Expected, IntoDeserializer, MapAccess, SeqAccess,
-    Unexpected, Visitor,
-};
+use serde::de::{self, DeserializeSeed, Deserializer, Expected, IntoDeserializer, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde_saphyr::Spanned;
 
 use super::{Complaint, Identity, LogFormat, LogLevel, Place, SourceFormat};
@@ -155,20 +152,9 @@ pub struct Span(pub Duration);
 #[cfg_attr(test, derive(serde::Serialize))]
 pub struct Bytes(pub u64);
 
-const SPAN_UNITS_MS: [(&str, u64); 5] = [
-    ("ms", 1),
-    ("s", 1_000),
-    ("m", 60_000),
-    ("h", 3_600_000),
-    ("d", 86_400_000),
-];
+const SPAN_UNITS_MS: [(&str, u64); 5] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
-const BYTE_UNITS: [(&str, u64); 4] = [
-    ("B", 1),
-    ("KiB", 1 << 10),
-    ("MiB", 1 << 20),
-    ("GiB", 1 << 30),
-];
+const BYTE_UNITS: [(&str, u64); 4] = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
 
 /// `what it is: how to write it`; both halves end up in a complaint.
 const SPAN_FORM: &str = "a duration: a number and its unit, such as 500ms, 30s, 5m, 24h or 7d";
@@ -260,10 +246,7 @@ impl Places {
 }
 
 /// Reads files that override each other in the order given. `env` looks up `${NAME}`.
-pub fn read(
-    files: &[Source],
-    env: &dyn Fn(&str) -> Option<String>,
-) -> Result<(ConfigFile, Places), Vec<Complaint>> {
+pub fn read(files: &[Source], env: &dyn Fn(&str) -> Option<String>) -> Result<(ConfigFile, Places), Vec<Complaint>> {
     let mut complaints = Vec::new();
     let mut root = Node::default();
     for file in files {
@@ -458,9 +441,7 @@ impl Node {
     /// What this is, for "... is not a number". Never the text that the environment gave.
     fn describe(&self) -> String {
         match &self.value {
-            Value::Text(_) if self.place.from_environment => {
-                "a value from the environment".to_owned()
-            }
+            Value::Text(_) if self.place.from_environment => "a value from the environment".to_owned(),
             Value::Text(text) => format!("the text {text:?}"),
             Value::Integer(number) => format!("the number {number}"),
             Value::Bool(flag) => format!("{flag}"),
@@ -509,11 +490,7 @@ fn not_yaml(error: &serde_saphyr::Error, file: Arc<str>) -> Complaint {
         ..Place::default()
     };
     let message = format!("not readable as YAML: {}", message.unwrap_or_default());
-    Complaint::new(
-        place,
-        message,
-        "correct the line named, or the one above it",
-    )
+    Complaint::new(place, message, "correct the line named, or the one above it")
 }
 
 fn placed(spanned: Spanned<Node>) -> Node {
@@ -806,9 +783,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match &self.node.value {
             Value::Bool(flag) => visitor.visit_bool(*flag),
-            Value::Text(text) if text == "true" || text == "false" => {
-                visitor.visit_bool(text == "true")
-            }
+            Value::Text(text) if text == "true" || text == "false" => visitor.visit_bool(text == "true"),
             _ => Err(Fault::is_not("a flag: true or false")),
         }
     }
@@ -849,13 +824,8 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match &self.node.value {
             Value::Map(entries) => visitor.visit_map(Pairs { entries, next: 0 }),
-            Value::Null => visitor.visit_map(Pairs {
-                entries: &[],
-                next: 0,
-            }),
-            _ => Err(Fault::is_not(
-                "a section: `key: value` lines, indented, below it",
-            )),
+            Value::Null => visitor.visit_map(Pairs { entries: &[], next: 0 }),
+            _ => Err(Fault::is_not("a section: `key: value` lines, indented, below it")),
         }
     }
 
@@ -894,17 +864,12 @@ struct Pairs<'a> {
 impl<'de> MapAccess<'de> for Pairs<'_> {
     type Error = Fault;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(
-        &mut self,
-        seed: K,
-    ) -> Result<Option<K::Value>, Fault> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Fault> {
         let Some(entry) = self.entries.get(self.next) else {
             return Ok(None);
         };
         let key = StrDeserializer::<Fault>::new(&entry.key);
-        seed.deserialize(key)
-            .map(Some)
-            .map_err(|fault| fault.in_key(entry))
+        seed.deserialize(key).map(Some).map_err(|fault| fault.in_key(entry))
     }
 
     fn next_value_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value, Fault> {
@@ -923,10 +888,7 @@ struct Items<'a> {
 impl<'de> SeqAccess<'de> for Items<'_> {
     type Error = Fault;
 
-    fn next_element_seed<T: DeserializeSeed<'de>>(
-        &mut self,
-        seed: T,
-    ) -> Result<Option<T::Value>, Fault> {
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Fault> {
         let index = self.next;
         let Some(node) = self.nodes.get(index) else {
             return Ok(None);

@@ -68,19 +68,13 @@ impl DeviceLookup {
         let text = cut(user_agent);
         // A thread that panicked while it held the lock left a whole map behind: entries are only
         // inserted or all removed.
-        let remembered = self
-            .remembered
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
+        let remembered = self.remembered.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = remembered.get(text) {
             return Arc::clone(known);
         }
         drop(remembered);
         let told = Arc::new(parse(text));
-        let mut remembered = self
-            .remembered
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut remembered = self.remembered.write().unwrap_or_else(PoisonError::into_inner);
         if remembered.len() >= REMEMBERED_MAX {
             remembered.clear();
         }
@@ -102,10 +96,7 @@ fn parse(text: &str) -> UserAgent {
             browser: known(told.name),
             ..Device::default()
         };
-        return UserAgent {
-            device,
-            is_bot: true,
-        };
+        return UserAgent { device, is_bot: true };
     }
     let television = television(text);
     let device_type = match television {
@@ -119,18 +110,12 @@ fn parse(text: &str) -> UserAgent {
         os: os.map(str::to_owned),
         browser: browser(told.name),
     };
-    UserAgent {
-        device,
-        is_bot: false,
-    }
+    UserAgent { device, is_bot: false }
 }
 
 /// `Some(None)`: a television set whose system woothee tells.
 fn television(text: &str) -> Option<Option<&'static str>> {
-    TELEVISIONS
-        .iter()
-        .find(|(token, _)| text.contains(token))
-        .map(|(_, os)| *os)
+    TELEVISIONS.iter().find(|(token, _)| text.contains(token)).map(|(_, os)| *os)
 }
 
 fn device_type(told: &WootheeResult<'_>, text: &str) -> Option<&'static str> {
@@ -198,19 +183,10 @@ mod tests {
 
     #[test]
     fn the_reference_row_is_chrome_on_a_mac() {
-        let path = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/tests/reference/ref_cdn_v1_row.tsv"
-        );
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference/ref_cdn_v1_row.tsv");
         let row = std::fs::read_to_string(path).expect("the reference row is in the repository");
-        let encoded = row
-            .split('\t')
-            .nth(10)
-            .expect("the eleventh column is the user agent");
-        check(
-            &encoded.replace("%2520", " "),
-            [Some("desktop"), Some("Mac OS X"), Some("Chrome")],
-        );
+        let encoded = row.split('\t').nth(10).expect("the eleventh column is the user agent");
+        check(&encoded.replace("%2520", " "), [Some("desktop"), Some("Mac OS X"), Some("Chrome")]);
     }
 
     #[test]
@@ -259,10 +235,7 @@ mod tests {
             "Mozilla/5.0 (Linux; Android 7.1.2; AFTMM Build/NS6265) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/70.0.3538.110 Mobile Safari/537.36",
             [Some("tv"), Some("Android"), Some("Chrome")],
         );
-        check(
-            "Roku/DVP-9.10 (519.10E04111A)",
-            [Some("tv"), Some("Roku"), None],
-        );
+        check("Roku/DVP-9.10 (519.10E04111A)", [Some("tv"), Some("Roku"), None]);
         check("AppleTV11,1/11.1", [Some("tv"), Some("tvOS"), None]);
         check(
             "Mozilla/5.0 (PlayStation; PlayStation 5/2.26) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/13.0 Safari/605.1.15",
@@ -270,11 +243,7 @@ mod tests {
         );
         check(
             "Mozilla/5.0 (PlayStation 4 7.51) AppleWebKit/605.1.15 (KHTML, like Gecko)",
-            [
-                Some("console"),
-                Some("PlayStation 4"),
-                Some("PlayStation 4"),
-            ],
+            [Some("console"), Some("PlayStation 4"), Some("PlayStation 4")],
         );
     }
 
@@ -300,10 +269,7 @@ mod tests {
         }
         assert_eq!(devices.remembered.read().unwrap().len(), 10);
         let longest = "ä".repeat(USER_AGENT_BYTES_MAX);
-        assert_eq!(
-            devices.lookup(&longest),
-            devices.lookup(&longest[..USER_AGENT_BYTES_MAX])
-        );
+        assert_eq!(devices.lookup(&longest), devices.lookup(&longest[..USER_AGENT_BYTES_MAX]));
         assert_eq!(devices.remembered.read().unwrap().len(), 11);
     }
 

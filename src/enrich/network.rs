@@ -95,17 +95,9 @@ impl fmt::Display for NetworkComplaint {
         write!(out, "cannot use {setting} {path}: {}; ", self.cause)?;
         match self.keeps_old {
             true => write!(out, "the file read before stays in use; ")?,
-            false => write!(
-                out,
-                "{} stay empty unless the sender gives them; ",
-                self.kind.told()
-            )?,
+            false => write!(out, "{} stay empty unless the sender gives them; ", self.kind.told())?,
         }
-        write!(
-            out,
-            "put {} (.mmdb) there, it is picked up while running",
-            self.kind.editions()
-        )
+        write!(out, "put {} (.mmdb) there, it is picked up while running", self.kind.editions())
     }
 }
 
@@ -170,24 +162,12 @@ impl NetworkLookup {
     /// What the databases know of `address`. The ISP is that of the ISP database, else the
     /// organisation that the ASN belongs to.
     pub fn lookup(&self, address: IpAddr) -> Network {
-        let place = self
-            .city
-            .as_ref()
-            .and_then(|database| database.place(address));
-        let carrier = |database: &Option<Database>| {
-            database
-                .as_ref()
-                .and_then(|database| database.carrier(address))
-                .unwrap_or_default()
-        };
+        let place = self.city.as_ref().and_then(|database| database.place(address));
+        let carrier = |database: &Option<Database>| database.as_ref().and_then(|database| database.carrier(address)).unwrap_or_default();
         let (by_asn, by_isp) = (carrier(&self.asn), carrier(&self.isp));
         Network {
             asn: by_asn.asn.or(by_isp.asn),
-            isp: by_isp
-                .isp
-                .or(by_asn.isp)
-                .or(by_asn.organisation)
-                .or(by_isp.organisation),
+            isp: by_isp.isp.or(by_asn.isp).or(by_asn.organisation).or(by_isp.organisation),
             ..place.unwrap_or_default()
         }
     }
@@ -207,10 +187,7 @@ struct Database {
 enum Seen {
     NotYet,
     Absent,
-    Present {
-        modified_at: Option<SystemTime>,
-        bytes: u64,
-    },
+    Present { modified_at: Option<SystemTime>, bytes: u64 },
 }
 
 impl Database {
@@ -240,11 +217,7 @@ impl Database {
                 kind: self.kind,
                 path: self.path.clone(),
                 cause,
-                keeps_old: self
-                    .reader
-                    .read()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .is_some(),
+                keeps_old: self.reader.read().unwrap_or_else(PoisonError::into_inner).is_some(),
             }),
         }
     }
@@ -282,15 +255,9 @@ fn read_database(kind: DatabaseKind, path: &Path) -> Result<Reader<Vec<u8>>, Unu
     }
     let reader = Reader::from_source(std::fs::read(path)?).map_err(UnusableDatabase::Damaged)?;
     let tells_something = match kind {
-        DatabaseKind::City => sample(&reader, |record: PlaceRecord<'_>| {
-            record.place().country.is_some()
-        }),
-        DatabaseKind::Asn => sample(&reader, |record: CarrierRecord<'_>| {
-            record.carrier().asn.is_some()
-        }),
-        DatabaseKind::Isp => sample(&reader, |record: CarrierRecord<'_>| {
-            record.carrier().isp.is_some()
-        }),
+        DatabaseKind::City => sample(&reader, |record: PlaceRecord<'_>| record.place().country.is_some()),
+        DatabaseKind::Asn => sample(&reader, |record: CarrierRecord<'_>| record.carrier().asn.is_some()),
+        DatabaseKind::Isp => sample(&reader, |record: CarrierRecord<'_>| record.carrier().isp.is_some()),
     };
     if tells_something.map_err(UnusableDatabase::Damaged)? {
         return Ok(reader);
@@ -301,16 +268,9 @@ fn read_database(kind: DatabaseKind, path: &Path) -> Result<Reader<Vec<u8>>, Unu
 }
 
 /// Decodes some records. False: not one of them tells anything.
-fn sample<'a, R: Deserialize<'a>>(
-    reader: &'a Reader<Vec<u8>>,
-    tells: impl Fn(R) -> bool,
-) -> Result<bool, MaxMindDbError> {
+fn sample<'a, R: Deserialize<'a>>(reader: &'a Reader<Vec<u8>>, tells: impl Fn(R) -> bool) -> Result<bool, MaxMindDbError> {
     let mut tells_something = false;
-    for (at, network) in reader
-        .networks(Default::default())?
-        .take(SAMPLE_RECORDS_MAX)
-        .enumerate()
-    {
+    for (at, network) in reader.networks(Default::default())?.take(SAMPLE_RECORDS_MAX).enumerate() {
         let record: Option<R> = network?.decode()?;
         tells_something |= record.is_some_and(&tells);
         if tells_something && at >= SAMPLE_RECORDS_MIN {
@@ -344,10 +304,7 @@ struct Coded<'a> {
 impl PlaceRecord<'_> {
     fn place(&self) -> Network {
         let country = self.country.as_ref().and_then(|country| country.iso_code);
-        let subdivision = self
-            .subdivisions
-            .first()
-            .and_then(|subdivision| subdivision.iso_code);
+        let subdivision = self.subdivisions.first().and_then(|subdivision| subdivision.iso_code);
         Network {
             country: text(country.or(self.country_code)).map(|code| code.to_ascii_uppercase()),
             region: text(subdivision.or(self.state1)),
@@ -423,17 +380,13 @@ impl CarrierRecord<'_> {
         Carrier {
             asn: self.autonomous_system_number.map(i64::from),
             isp: text(self.isp),
-            organisation: text(self.autonomous_system_organization)
-                .or_else(|| text(self.organization)),
+            organisation: text(self.autonomous_system_organization).or_else(|| text(self.organization)),
         }
     }
 }
 
 fn text(value: Option<&str>) -> Option<String> {
-    value
-        .map(str::trim)
-        .filter(|value| !value.is_empty())
-        .map(str::to_owned)
+    value.map(str::trim).filter(|value| !value.is_empty()).map(str::to_owned)
 }
 
 /// Small databases of our own making.
@@ -480,11 +433,7 @@ pub(super) mod testing {
             ("198.51.100.0/24", city("US", "IL", "Springfield")),
         ];
         write(&city_path, "GeoLite2-City", &places);
-        write(
-            &asn_path,
-            "GeoLite2-ASN",
-            &[("203.0.113.0/24", asn(64500, "Example Cable"))],
-        );
+        write(&asn_path, "GeoLite2-ASN", &[("203.0.113.0/24", asn(64500, "Example Cable"))]);
         NetworkDatabases {
             city: Some(city_path),
             asn: Some(asn_path),
@@ -524,18 +473,9 @@ mod tests {
     fn an_address_has_a_place_and_a_carrier() {
         let folder = tempfile::tempdir().unwrap();
         let lookup = load(&databases(folder.path()));
-        assert_eq!(
-            shown(&lookup, "203.0.113.77"),
-            "GB/ENG/London/64500/Example Cable"
-        );
-        assert_eq!(
-            shown(&lookup, "::ffff:203.0.113.77"),
-            "GB/ENG/London/64500/Example Cable"
-        );
-        assert_eq!(
-            shown(&lookup, "2002:cb00:714d::1"),
-            "GB/ENG/London/64500/Example Cable"
-        );
+        assert_eq!(shown(&lookup, "203.0.113.77"), "GB/ENG/London/64500/Example Cable");
+        assert_eq!(shown(&lookup, "::ffff:203.0.113.77"), "GB/ENG/London/64500/Example Cable");
+        assert_eq!(shown(&lookup, "2002:cb00:714d::1"), "GB/ENG/London/64500/Example Cable");
         assert_eq!(shown(&lookup, "198.51.100.9"), "US/IL/Springfield/-/-");
         assert_eq!(shown(&lookup, "192.0.2.1"), "-/-/-/-/-");
         assert_eq!(shown(&lookup, "::1"), "-/-/-/-/-");
@@ -559,19 +499,10 @@ mod tests {
         );
         paths.isp = Some(isp_path);
         let lookup = load(&paths);
-        assert_eq!(
-            shown(&lookup, "203.0.113.77"),
-            "GB/ENG/London/64500/Brand of the Cable"
-        );
-        assert_eq!(
-            shown(&lookup, "198.51.100.9"),
-            "US/IL/Springfield/64502/Another Organisation"
-        );
+        assert_eq!(shown(&lookup, "203.0.113.77"), "GB/ENG/London/64500/Brand of the Cable");
+        assert_eq!(shown(&lookup, "198.51.100.9"), "US/IL/Springfield/64502/Another Organisation");
         paths.asn = None;
-        assert_eq!(
-            shown(&load(&paths), "203.0.113.77"),
-            "GB/ENG/London/64501/Brand of the Cable"
-        );
+        assert_eq!(shown(&load(&paths), "203.0.113.77"), "GB/ENG/London/64501/Brand of the Cable");
     }
 
     #[test]
@@ -590,19 +521,14 @@ mod tests {
             city: Some(path),
             ..NetworkDatabases::default()
         };
-        assert_eq!(
-            shown(&load(&paths), "203.0.113.77"),
-            "GB/England/London/-/-"
-        );
+        assert_eq!(shown(&load(&paths), "203.0.113.77"), "GB/England/London/-/-");
     }
 
     fn complaint_of(complaints: &[NetworkComplaint], folder: &Path) -> String {
         let [complaint] = complaints else {
             panic!("one complaint, not {complaints:?}");
         };
-        complaint
-            .to_string()
-            .replace(&folder.display().to_string(), "/db")
+        complaint.to_string().replace(&folder.display().to_string(), "/db")
     }
 
     #[test]
@@ -620,11 +546,7 @@ mod tests {
         );
         assert!(lookup.reload_changed().is_empty());
         assert_eq!(shown(&lookup, "203.0.113.77"), "-/-/-/-/-");
-        write(
-            &path,
-            "GeoLite2-City",
-            &[("203.0.113.0/24", city("GB", "ENG", "London"))],
-        );
+        write(&path, "GeoLite2-City", &[("203.0.113.0/24", city("GB", "ENG", "London"))]);
         assert!(lookup.reload_changed().is_empty());
         assert_eq!(shown(&lookup, "203.0.113.77"), "GB/ENG/London/-/-");
     }
@@ -635,30 +557,18 @@ mod tests {
         let paths = databases(folder.path());
         let path = paths.city.clone().unwrap();
         let lookup = load(&paths);
-        write(
-            &path,
-            "GeoLite2-City",
-            &[("203.0.113.0/24", city("GB", "SCT", "Edinburgh"))],
-        );
+        write(&path, "GeoLite2-City", &[("203.0.113.0/24", city("GB", "SCT", "Edinburgh"))]);
         assert!(lookup.reload_changed().is_empty());
-        assert_eq!(
-            shown(&lookup, "203.0.113.77"),
-            "GB/SCT/Edinburgh/64500/Example Cable"
-        );
+        assert_eq!(shown(&lookup, "203.0.113.77"), "GB/SCT/Edinburgh/64500/Example Cable");
 
         let whole = std::fs::read(&path).unwrap();
         std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
         let complaint = complaint_of(&lookup.reload_changed(), folder.path());
         assert!(
-            complaint.starts_with(
-                "cannot use network.city /db/city.mmdb: it is damaged or no MaxMind DB ("
-            ),
+            complaint.starts_with("cannot use network.city /db/city.mmdb: it is damaged or no MaxMind DB ("),
             "{complaint}"
         );
-        assert!(
-            complaint.contains("; the file read before stays in use; "),
-            "{complaint}"
-        );
+        assert!(complaint.contains("; the file read before stays in use; "), "{complaint}");
         assert!(lookup.reload_changed().is_empty(), "said once");
 
         std::fs::remove_file(&path).unwrap();
@@ -667,10 +577,7 @@ mod tests {
             complaint.contains("it does not exist; the file read before stays in use"),
             "{complaint}"
         );
-        assert_eq!(
-            shown(&lookup, "203.0.113.77"),
-            "GB/SCT/Edinburgh/64500/Example Cable"
-        );
+        assert_eq!(shown(&lookup, "203.0.113.77"), "GB/SCT/Edinburgh/64500/Example Cable");
 
         std::fs::write(&path, &whole).unwrap();
         assert!(lookup.reload_changed().is_empty());
@@ -707,24 +614,17 @@ mod tests {
             };
             assert_eq!(NetworkLookup::load(&paths).1.len(), 1);
         }
-        assert_eq!(
-            shown(&NetworkLookup::default(), "203.0.113.77"),
-            "-/-/-/-/-"
-        );
+        assert_eq!(shown(&NetworkLookup::default(), "203.0.113.77"), "-/-/-/-/-");
     }
 
     /// MaxMind's own test files, when the folder with the foreign fixtures is there.
     fn maxmind(file: &str) -> Option<PathBuf> {
         #[allow(clippy::disallowed_methods)] // Where the fixtures lie is no setting of the product.
-        let folder = std::env::var("PLAYHEAD_FIXTURES").unwrap_or_else(|_| {
-            concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/fixtures").to_owned()
-        });
+        let folder =
+            std::env::var("PLAYHEAD_FIXTURES").unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/fixtures").to_owned());
         let path = Path::new(&folder).join("maxmind").join(file);
         if !path.exists() {
-            eprintln!(
-                "skipped: {} is not there (PLAYHEAD_FIXTURES)",
-                path.display()
-            );
+            eprintln!("skipped: {} is not there (PLAYHEAD_FIXTURES)", path.display());
             return None;
         }
         Some(path)
@@ -763,26 +663,20 @@ mod tests {
             ..NetworkDatabases::default()
         };
         let (lookup, complaints) = NetworkLookup::load(&paths);
-        assert!(
-            matches!(complaints[0].cause, UnusableDatabase::Damaged(_)),
-            "{complaints:?}"
-        );
+        assert!(matches!(complaints[0].cause, UnusableDatabase::Damaged(_)), "{complaints:?}");
         assert_eq!(shown(&lookup, "81.2.69.160"), "-/-/-/-/-");
     }
 
     /// Every network of MaxMind's source data gives what the source data says.
     #[test]
     fn every_network_of_the_source_data_is_found() {
-        let check = |kind: &str,
-                     told: fn(&serde_json::Value) -> [serde_json::Value; 5],
-                     paths: NetworkDatabases| {
+        let check = |kind: &str, told: fn(&serde_json::Value) -> [serde_json::Value; 5], paths: NetworkDatabases| {
             let Some(source) = maxmind(&format!("source-data/{kind}.json")) else {
                 return;
             };
             let lookup = load(&paths);
             let source = std::fs::read_to_string(source).unwrap();
-            let networks: Vec<BTreeMap<String, serde_json::Value>> =
-                serde_json::from_str(&source).unwrap();
+            let networks: Vec<BTreeMap<String, serde_json::Value>> = serde_json::from_str(&source).unwrap();
             for (network, record) in networks.iter().flatten() {
                 let (address, _) = network.split_once('/').unwrap();
                 let expected = told(record).map(|part| match part {
@@ -790,11 +684,7 @@ mod tests {
                     serde_json::Value::String(text) => text,
                     other => other.to_string(),
                 });
-                assert_eq!(
-                    shown(&lookup, address),
-                    expected.join("/"),
-                    "{network} of {kind}"
-                );
+                assert_eq!(shown(&lookup, address), expected.join("/"), "{network} of {kind}");
             }
         };
         let only = |city: Option<PathBuf>, asn, isp| NetworkDatabases { city, asn, isp };

@@ -54,9 +54,7 @@ impl Format {
     }
 
     pub fn parse(name: &str) -> Option<Format> {
-        Format::ALL
-            .into_iter()
-            .find(|format| format.as_str() == name)
+        Format::ALL.into_iter().find(|format| format.as_str() == name)
     }
 
     pub fn table(self) -> Kind {
@@ -90,10 +88,7 @@ pub struct DecodeContext {
 pub fn detect(head: &[u8]) -> Option<Format> {
     let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
     let mut first_is_object = None;
-    for line in head
-        .split_inclusive(|byte| *byte == b'\n')
-        .take(DETECT_LINES_MAX)
-    {
+    for line in head.split_inclusive(|byte| *byte == b'\n').take(DETECT_LINES_MAX) {
         let readable = readable_start(line).trim();
         if readable.is_empty() {
             continue;
@@ -140,10 +135,7 @@ pub struct Decoder {
 
 impl Decoder {
     pub fn new(format: Format) -> Decoder {
-        Decoder {
-            format,
-            layout: None,
-        }
+        Decoder { format, layout: None }
     }
 
     /// A decoder in the middle of a file, or for a record out of bronze: `fields` is the list that
@@ -182,11 +174,7 @@ impl Decoder {
         }
     }
 
-    fn decode_cloudfront(
-        &mut self,
-        line: &[u8],
-        context: &DecodeContext,
-    ) -> Result<Decoded, Reject> {
+    fn decode_cloudfront(&mut self, line: &[u8], context: &DecodeContext) -> Result<Decoded, Reject> {
         let header = without_bom(readable_start(line));
         if header.starts_with('#') {
             self.header(header, line)?;
@@ -212,10 +200,7 @@ impl Decoder {
 /// The line as text, within the bound on its size.
 fn readable(line: &[u8]) -> Result<&str, Reject> {
     if line.len() > RECORD_BYTES_MAX {
-        let detail = format!(
-            "{} bytes long, at most {RECORD_BYTES_MAX} are accepted",
-            line.len()
-        );
+        let detail = format!("{} bytes long, at most {RECORD_BYTES_MAX} are accepted", line.len());
         return Err(reject(RejectReason::TooLarge, detail));
     }
     std::str::from_utf8(line).map_err(|error| {
@@ -231,34 +216,17 @@ mod tests {
 
     use super::*;
 
-    const CONTEXT: DecodeContext = DecodeContext {
-        now_ms: 1_600_000_000_000,
-    };
-    const PLAYER_LINES: &str = include_str!(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/reference/ref_player.ndjson"
-    ));
-    const CDN_LINES: &str = include_str!(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/reference/ref_cdn.ndjson"
-    ));
-    const CDN_ROW: &str = include_str!(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/reference/ref_cdn_v1_row.tsv"
-    ));
-    const HOSTILE_LINES: &str = include_str!(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/reference/hostile.ndjson"
-    ));
+    const CONTEXT: DecodeContext = DecodeContext { now_ms: 1_600_000_000_000 };
+    const PLAYER_LINES: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference/ref_player.ndjson"));
+    const CDN_LINES: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference/ref_cdn.ndjson"));
+    const CDN_ROW: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference/ref_cdn_v1_row.tsv"));
+    const HOSTILE_LINES: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference/hostile.ndjson"));
     const SHORT_FIELDS: &str = "date time c-ip x-forwarded-for cs(User-Agent) time-taken";
 
     fn outcome(format: Format, line: &[u8]) -> String {
         match Decoder::new(format).decode(line, &CONTEXT) {
             Ok(Decoded::Nothing) => "nothing".to_owned(),
-            Ok(Decoded::Player(event)) => event
-                .kind
-                .map_or("no kind", |kind| kind.as_str())
-                .to_owned(),
+            Ok(Decoded::Player(event)) => event.kind.map_or("no kind", |kind| kind.as_str()).to_owned(),
             Ok(Decoded::Cdn(_)) => "cdn".to_owned(),
             Err(reject) => reject.reason.as_str().to_owned(),
         }
@@ -284,60 +252,24 @@ mod tests {
         check(CDN_LINES.as_bytes(), Some(Format::CdnJson));
         check(CDN_ROW.as_bytes(), Some(Format::CloudFrontV1));
         check(HOSTILE_LINES.as_bytes(), Some(Format::Reference));
-        check(
-            b"#Version: 1.0\n#Fields: date time\n",
-            Some(Format::CloudFrontV1),
-        );
+        check(b"#Version: 1.0\n#Fields: date time\n", Some(Format::CloudFrontV1));
         check(b"#fields:\tdate\ttime\n", Some(Format::CloudFrontV1));
-        check(
-            b"\n \r\n{\"METRICTYPE\":\"PLAY\"}\n",
-            Some(Format::Reference),
-        );
-        check(
-            b"{\"LogDate\":\"x\",\"RequestId\":\"y\"}",
-            Some(Format::CdnJson),
-        );
-        check(
-            b"\xef\xbb\xbf{\"MetricType\":\"PLAY\"}",
-            Some(Format::Reference),
-        );
-        check(
-            b"{\"a\":1}\n{\"logdate\":1,\"requestid\":2}\n",
-            Some(Format::CdnJson),
-        );
+        check(b"\n \r\n{\"METRICTYPE\":\"PLAY\"}\n", Some(Format::Reference));
+        check(b"{\"LogDate\":\"x\",\"RequestId\":\"y\"}", Some(Format::CdnJson));
+        check(b"\xef\xbb\xbf{\"MetricType\":\"PLAY\"}", Some(Format::Reference));
+        check(b"{\"a\":1}\n{\"logdate\":1,\"requestid\":2}\n", Some(Format::CdnJson));
         check(b"{\"a\":\n{\"MetricType\":1}\n", Some(Format::Reference));
-        check(
-            b"{\"MetricType\":\n{\"logdate\":1,\"requestid\":2}\n",
-            Some(Format::CdnJson),
-        );
+        check(b"{\"MetricType\":\n{\"logdate\":1,\"requestid\":2}\n", Some(Format::CdnJson));
         check(
             b"{\"MetricType\":1,\"at\":\n{\"logdate\":1,\"requestid\":2}\n",
             Some(Format::CdnJson),
         );
-        check(
-            b"[1,\n{\"logdate\":1,\"requestid\":2}\n",
-            Some(Format::CdnJson),
-        );
-        check(
-            b"# a comment\n{\"MetricType\":\"PLAY\"}\n",
-            Some(Format::Reference),
-        );
-        check(
-            b"{\"logdate\":1,\"requestid\":\n{\"MetricType\":1}\n",
-            Some(Format::Reference),
-        );
-        check(
-            b"{\"logdate\":1,\"requestid\":2,\n{\"MetricType\":1}\n",
-            Some(Format::Reference),
-        );
-        check(
-            b"{\"requestid\":1,\"MetricType\":1}\n",
-            Some(Format::Reference),
-        );
-        check(
-            b"{\"logdate\":1,\"MetricType\":1}\n",
-            Some(Format::Reference),
-        );
+        check(b"[1,\n{\"logdate\":1,\"requestid\":2}\n", Some(Format::CdnJson));
+        check(b"# a comment\n{\"MetricType\":\"PLAY\"}\n", Some(Format::Reference));
+        check(b"{\"logdate\":1,\"requestid\":\n{\"MetricType\":1}\n", Some(Format::Reference));
+        check(b"{\"logdate\":1,\"requestid\":2,\n{\"MetricType\":1}\n", Some(Format::Reference));
+        check(b"{\"requestid\":1,\"MetricType\":1}\n", Some(Format::Reference));
+        check(b"{\"logdate\":1,\"MetricType\":1}\n", Some(Format::Reference));
         check(b"{\"a\":1}\n{\"b\":1}\n", Some(Format::Reference));
     }
 
@@ -361,10 +293,7 @@ mod tests {
 
     #[test]
     fn a_cut_first_line_is_recognised_by_the_keys_it_still_has() {
-        assert_eq!(
-            detect(b"{\"MetricType\":\"STREAM\",\"at\":5.0"),
-            Some(Format::Reference)
-        );
+        assert_eq!(detect(b"{\"MetricType\":\"STREAM\",\"at\":5.0"), Some(Format::Reference));
         let inside_a_character = &"{\"MetricType\":\"PLAY\",\"video_id\":\"ä".as_bytes()[..34];
         assert!(std::str::from_utf8(inside_a_character).is_err());
         assert_eq!(detect(inside_a_character), Some(Format::Reference));
@@ -377,14 +306,8 @@ mod tests {
                 assert_eq!(outcome(format, line), "nothing", "{format:?}");
             }
         }
-        assert_eq!(
-            outcome(Format::CloudFrontV1, b"#Version: 1.0\r\n"),
-            "nothing"
-        );
-        assert_eq!(
-            outcome(Format::Reference, b"#Version: 1.0\r\n"),
-            "malformed_json"
-        );
+        assert_eq!(outcome(Format::CloudFrontV1, b"#Version: 1.0\r\n"), "nothing");
+        assert_eq!(outcome(Format::Reference, b"#Version: 1.0\r\n"), "malformed_json");
     }
 
     #[test]
@@ -430,12 +353,7 @@ mod tests {
             RejectReason::NotAnObject,
             "the line is JSON but not an object; send one object a line",
         );
-        check(
-            Format::Reference,
-            b"{\"a\":\"\xff\"}",
-            RejectReason::NotUtf8,
-            "not UTF-8 at byte 6",
-        );
+        check(Format::Reference, b"{\"a\":\"\xff\"}", RejectReason::NotUtf8, "not UTF-8 at byte 6");
         check(
             Format::CloudFrontV1,
             b"2020-05-06\t08:00:00\t\xff",
@@ -463,47 +381,24 @@ mod tests {
             let filler = "x".repeat(bytes - frame);
             format!(r#"{{"MetricType":"PLAY","TimeStamp":1588752000000,"x":"{filler}"}}"#)
         };
-        assert_eq!(
-            outcome(Format::Reference, record(RECORD_BYTES_MAX).as_bytes()),
-            "playback_request"
-        );
-        assert_eq!(
-            outcome(Format::Reference, record(RECORD_BYTES_MAX + 1).as_bytes()),
-            "too_large"
-        );
+        assert_eq!(outcome(Format::Reference, record(RECORD_BYTES_MAX).as_bytes()), "playback_request");
+        assert_eq!(outcome(Format::Reference, record(RECORD_BYTES_MAX + 1).as_bytes()), "too_large");
     }
 
     #[test]
     fn nesting_is_bounded_and_brackets_in_texts_do_not_nest() {
-        let record = |value: String| {
-            format!(r#"{{"MetricType":"PLAY","TimeStamp":1588752000000,"x":{value}}}"#)
-        };
-        let nested =
-            |levels: usize| record(format!("{}{}", "[".repeat(levels), "]".repeat(levels)));
+        let record = |value: String| format!(r#"{{"MetricType":"PLAY","TimeStamp":1588752000000,"x":{value}}}"#);
+        let nested = |levels: usize| record(format!("{}{}", "[".repeat(levels), "]".repeat(levels)));
         let check = |line: String, expected: &str| {
-            assert_eq!(
-                outcome(Format::Reference, line.as_bytes()),
-                expected,
-                "{line}"
-            );
+            assert_eq!(outcome(Format::Reference, line.as_bytes()), expected, "{line}");
         };
         check(nested(NESTING_MAX - 1), "playback_request");
         check(nested(NESTING_MAX), "too_deep");
         check(nested(100_000), "too_deep");
-        let deepest = format!(
-            "{}{}",
-            "[".repeat(NESTING_MAX - 1),
-            "]".repeat(NESTING_MAX - 1)
-        );
+        let deepest = format!("{}{}", "[".repeat(NESTING_MAX - 1), "]".repeat(NESTING_MAX - 1));
         check(record(format!("{deepest},\"y\":[]")), "playback_request");
-        check(
-            record(format!("\"\\\"{}\"", "[".repeat(100))),
-            "playback_request",
-        );
-        check(
-            record(format!("[{}1]", "[1],".repeat(100))),
-            "playback_request",
-        );
+        check(record(format!("\"\\\"{}\"", "[".repeat(100))), "playback_request");
+        check(record(format!("[{}1]", "[1],".repeat(100))), "playback_request");
         check("[".repeat(100_000), "too_deep");
     }
 
@@ -512,10 +407,7 @@ mod tests {
         let header = "#Fields: date time x-edge-location sc-bytes\r\n";
         let row = "2020-05-06\t08:00:00\tLHR50-C1\t5\r\n";
         let mut whole = Decoder::new(Format::CloudFrontV1);
-        assert_eq!(
-            whole.decode(header.as_bytes(), &CONTEXT),
-            Ok(Decoded::Nothing)
-        );
+        assert_eq!(whole.decode(header.as_bytes(), &CONTEXT), Ok(Decoded::Nothing));
         assert_eq!(whole.fields(), Some("date time x-edge-location sc-bytes"));
 
         let mut resumed = Decoder::with_fields(Format::CloudFrontV1, whole.fields());
@@ -524,14 +416,8 @@ mod tests {
         assert!(matches!(&decoded, Ok(Decoded::Cdn(request)) if request.sc_bytes == Some(5)));
         assert_eq!(decoded, whole.decode(row.as_bytes(), &CONTEXT));
 
-        assert_eq!(
-            Decoder::with_fields(Format::Reference, Some("date time")).fields(),
-            None
-        );
-        assert_eq!(
-            Decoder::with_fields(Format::CloudFrontV1, Some(" ")).fields(),
-            None
-        );
+        assert_eq!(Decoder::with_fields(Format::Reference, Some("date time")).fields(), None);
+        assert_eq!(Decoder::with_fields(Format::CloudFrontV1, Some(" ")).fields(), None);
     }
 
     #[test]
@@ -546,17 +432,11 @@ mod tests {
             (too_long.as_bytes(), Some(RejectReason::TooLarge)),
         ] {
             let mut decoder = fresh();
-            let reason = decoder
-                .decode(header, &CONTEXT)
-                .err()
-                .map(|reject| reject.reason);
+            let reason = decoder.decode(header, &CONTEXT).err().map(|reject| reject.reason);
             assert_eq!((reason, decoder.fields()), (expected, None));
         }
         let mut decoder = fresh();
-        assert_eq!(
-            decoder.decode(b"#Software: \xff", &CONTEXT),
-            Ok(Decoded::Nothing)
-        );
+        assert_eq!(decoder.decode(b"#Software: \xff", &CONTEXT), Ok(Decoded::Nothing));
         assert_eq!(decoder.fields(), Some("date time"));
     }
 
@@ -588,14 +468,7 @@ mod tests {
                 Ok(Decoded::Cdn(request)) => assert_eq!(request.payload.as_bytes(), received),
                 Ok(Decoded::Nothing) => {}
                 Err(reject) => {
-                    for secret in [
-                        "us-west-2",
-                        "5f2c7b1e",
-                        "203.0.113",
-                        "2001:db8",
-                        "198.51.100",
-                        "Mozilla",
-                    ] {
+                    for secret in ["us-west-2", "5f2c7b1e", "203.0.113", "2001:db8", "198.51.100", "Mozilla"] {
                         assert!(!reject.detail.contains(secret), "{}", reject.detail);
                     }
                 }
@@ -609,10 +482,7 @@ mod tests {
             .iter()
             .flat_map(|file| file.split_inclusive('\n'))
             .collect();
-        let bytes = prop_oneof![
-            any::<u8>(),
-            proptest::sample::select(b"\"\\{}[],:\t\n\r-.0e ".to_vec())
-        ];
+        let bytes = prop_oneof![any::<u8>(), proptest::sample::select(b"\"\\{}[],:\t\n\r-.0e ".to_vec())];
         let edits = vec((any::<prop::sample::Index>(), bytes, 0..4u8), 0..8);
         (proptest::sample::select(lines), edits).prop_map(|(line, edits)| {
             let mut line = line.as_bytes().to_vec();

@@ -15,8 +15,8 @@ mod session;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BooleanBuilder, Date32Builder, Float64Builder, Int64Builder, ListBuilder, MapBuilder,
-    MapFieldNames, RecordBatch, StringBuilder, TimestampMicrosecondBuilder,
+    ArrayRef, BooleanBuilder, Date32Builder, Float64Builder, Int64Builder, ListBuilder, MapBuilder, MapFieldNames, RecordBatch,
+    StringBuilder, TimestampMicrosecondBuilder,
 };
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
@@ -84,11 +84,21 @@ pub struct Column<R> {
 
 impl<R> Column<R> {
     const fn new(name: &'static str, about: &'static str, get: Get<R>) -> Self {
-        Column { name, get, required: false, about }
+        Column {
+            name,
+            get,
+            required: false,
+            about,
+        }
     }
 
     const fn required(name: &'static str, about: &'static str, get: Get<R>) -> Self {
-        Column { name, get, required: true, about }
+        Column {
+            name,
+            get,
+            required: true,
+            about,
+        }
     }
 
     fn data_type(&self) -> DataType {
@@ -117,10 +127,7 @@ fn list_type() -> DataType {
 fn map_type() -> DataType {
     let entry = Field::new(
         "key_value",
-        DataType::Struct(
-            vec![Field::new("key", DataType::Utf8, false), Field::new("value", DataType::Utf8, true)]
-                .into(),
-        ),
+        DataType::Struct(vec![Field::new("key", DataType::Utf8, false), Field::new("value", DataType::Utf8, true)].into()),
         false,
     );
     DataType::Map(Arc::new(entry), false)
@@ -191,8 +198,7 @@ fn text_lists<'a, L>(lists: impl Iterator<Item = L>) -> ArrayRef
 where
     L: Iterator<Item = &'a str>,
 {
-    let mut builder = ListBuilder::new(StringBuilder::new())
-        .with_field(Arc::new(Field::new("element", DataType::Utf8, true)));
+    let mut builder = ListBuilder::new(StringBuilder::new()).with_field(Arc::new(Field::new("element", DataType::Utf8, true)));
     for list in lists {
         list.for_each(|text| builder.values().append_value(text));
         builder.append(true);

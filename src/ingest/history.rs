@@ -13,7 +13,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, Int64Type, TimestampMicrosecondType};
 
 use crate::enrich::Enricher;
-use crate::event::decode::{Decoded, DecodeContext, Decoder, Format};
+use crate::event::decode::{DecodeContext, Decoded, Decoder, Format};
 use crate::event::schema::{PlayerRow, Provenance, RequestRow};
 use crate::event::{Device, EventKind, Network, PlayerEvent};
 use crate::privacy::Privacy;
@@ -21,11 +21,44 @@ use crate::session::SessionEvent;
 
 /// Columns of `silver.player_events` that the session engine needs.
 pub const SESSION_COLUMNS: [&str; 39] = [
-    "session_key", "session_id", "event_id", "event_type", "event_ts", "event_ts_raw", "seq", "user_id", "device_id",
-    "content_id", "stream_type", "duration_ms", "playhead_ms", "playback_rate", "bitrate_bps", "stall_ms", "startup_ms",
-    "seek_ms", "seek_from_ms", "seek_to_ms", "error_fatal", "end_reason", "background", "cdn", "connection_type",
-    "app_name", "app_version", "player_name", "player_version", "device_type", "device_model", "os", "browser",
-    "country", "region", "city", "isp", "asn",
+    "session_key",
+    "session_id",
+    "event_id",
+    "event_type",
+    "event_ts",
+    "event_ts_raw",
+    "seq",
+    "user_id",
+    "device_id",
+    "content_id",
+    "stream_type",
+    "duration_ms",
+    "playhead_ms",
+    "playback_rate",
+    "bitrate_bps",
+    "stall_ms",
+    "startup_ms",
+    "seek_ms",
+    "seek_from_ms",
+    "seek_to_ms",
+    "error_fatal",
+    "end_reason",
+    "background",
+    "cdn",
+    "connection_type",
+    "app_name",
+    "app_version",
+    "player_name",
+    "player_version",
+    "device_type",
+    "device_model",
+    "os",
+    "browser",
+    "country",
+    "region",
+    "city",
+    "isp",
+    "asn",
     "error_codes",
 ];
 
@@ -45,7 +78,10 @@ impl Columns<'_> {
         self.batch
             .column_by_name(name)
             .and_then(|column| cast(column, &DataType::Utf8).ok())
-            .map_or_else(|| StringArray::new_null(self.batch.num_rows()), |column| column.as_string::<i32>().clone())
+            .map_or_else(
+                || StringArray::new_null(self.batch.num_rows()),
+                |column| column.as_string::<i32>().clone(),
+            )
     }
 
     fn ints(&self, name: &str) -> Int64Array {
@@ -131,12 +167,25 @@ fn session_events_of(columns: &Columns<'_>) -> Vec<RememberedEvent> {
     let of = |name: &str| SESSION_COLUMNS.iter().position(|column| *column == name).map(|at| &texts[at]);
     let get = |name: &str, row: usize| of(name).and_then(|column| text(column, row));
     let ints: Vec<(&str, Int64Array)> = [
-        "event_ts_raw", "seq", "duration_ms", "playhead_ms", "bitrate_bps", "stall_ms", "startup_ms", "seek_ms", "seek_from_ms", "seek_to_ms",
+        "event_ts_raw",
+        "seq",
+        "duration_ms",
+        "playhead_ms",
+        "bitrate_bps",
+        "stall_ms",
+        "startup_ms",
+        "seek_ms",
+        "seek_from_ms",
+        "seek_to_ms",
     ]
     .into_iter()
     .map(|name| (name, columns.ints(name)))
     .collect();
-    let get_int = |name: &str, row: usize| ints.iter().find(|(column, _)| *column == name).and_then(|(_, column)| int(column, row));
+    let get_int = |name: &str, row: usize| {
+        ints.iter()
+            .find(|(column, _)| *column == name)
+            .and_then(|(_, column)| int(column, row))
+    };
     let (times, rates) = (columns.times("event_ts"), columns.reals("playback_rate"));
     let (fatals, backgrounds) = (columns.flags("error_fatal"), columns.flags("background"));
     let asns = columns.ints("asn");
@@ -212,7 +261,10 @@ pub struct Remade {
 /// The device is told again from the user agent; the network is not looked up again, for the full
 /// address is gone and the databases may have changed.
 pub fn remake(batches: &[RecordBatch], enricher: &Enricher, privacy: &Privacy) -> Remade {
-    let mut remade = Remade { players: Vec::new(), requests: Vec::new() };
+    let mut remade = Remade {
+        players: Vec::new(),
+        requests: Vec::new(),
+    };
     for batch in batches {
         let columns = Columns { batch };
         let (formats, fields, payloads) = (columns.texts("format"), columns.texts("fields"), columns.texts("payload"));
@@ -222,7 +274,9 @@ pub fn remake(batches: &[RecordBatch], enricher: &Enricher, privacy: &Privacy) -
         let (partitions, offsets) = (columns.texts("source_partition"), columns.ints("source_offset"));
         let received = columns.times("received_at");
         for row in 0..batch.num_rows() {
-            let Some(format) = Format::parse(formats.value(row)) else { continue };
+            let Some(format) = Format::parse(formats.value(row)) else {
+                continue;
+            };
             let mut decoder = Decoder::with_fields(format, text(&fields, row).as_deref());
             let received_at_ms = received.value(row).div_euclid(1000);
             let context = DecodeContext { now_ms: received_at_ms };
@@ -245,14 +299,20 @@ pub fn remake(batches: &[RecordBatch], enricher: &Enricher, privacy: &Privacy) -
                     enricher.enrich_event(&mut event);
                     event.network = network;
                     event.client_address = text(&prefixes, row);
-                    remade.players.push(PlayerRow { event: privacy.anonymise(*event), place });
+                    remade.players.push(PlayerRow {
+                        event: privacy.anonymise(*event),
+                        place,
+                    });
                 }
                 Ok(Decoded::Cdn(mut request)) => {
                     request.client_address = None;
                     enricher.enrich_request(&mut request);
                     request.network = network;
                     request.client_address = text(&prefixes, row);
-                    remade.requests.push(RequestRow { request: privacy.anonymise_request(*request), place });
+                    remade.requests.push(RequestRow {
+                        request: privacy.anonymise_request(*request),
+                        place,
+                    });
                 }
                 Ok(Decoded::Nothing) | Err(_) => {}
             }

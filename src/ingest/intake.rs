@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::enrich::Enricher;
-use crate::event::decode::{Decoded, DecodeContext, Decoder, Format, Kind, detect};
+use crate::event::decode::{DecodeContext, Decoded, Decoder, Format, Kind, detect};
 use crate::event::schema::{PlayerRow, Provenance, RejectRow, RequestRow};
 use crate::event::{Reject, RejectReason};
 use crate::privacy::Privacy;
@@ -55,19 +55,23 @@ pub struct Position {
 }
 
 impl Intake {
-    pub fn new(
-        source: FileSource,
-        limits: BatchLimits,
-        enricher: Arc<Enricher>,
-        privacy: Arc<Privacy>,
-        clock: Arc<dyn Clock>,
-    ) -> Intake {
-        Intake { source, limits, enricher, privacy, clock, decoders: HashMap::new(), unreadable: Vec::new() }
+    pub fn new(source: FileSource, limits: BatchLimits, enricher: Arc<Enricher>, privacy: Arc<Privacy>, clock: Arc<dyn Clock>) -> Intake {
+        Intake {
+            source,
+            limits,
+            enricher,
+            privacy,
+            clock,
+            decoders: HashMap::new(),
+            unreadable: Vec::new(),
+        }
     }
 
     /// Event time of a file's first record, to put files in order.
     pub fn first_event_ms(&self, found: &Discovered) -> Option<i64> {
-        let context = DecodeContext { now_ms: self.clock.now_ms() };
+        let context = DecodeContext {
+            now_ms: self.clock.now_ms(),
+        };
         match decoder_for(found.format?, &found.header).decode(&found.first_line, &context).ok()? {
             Decoded::Player(event) => Some(event.event_ts_ms),
             Decoded::Cdn(request) => Some(request.event_ts_ms),
@@ -80,7 +84,9 @@ impl Intake {
     /// # Errors
     /// A file that cannot be read; the next call goes on with the others.
     pub fn next_batch(&mut self) -> Result<Option<Batch>, FilesError> {
-        let context = DecodeContext { now_ms: self.clock.now_ms() };
+        let context = DecodeContext {
+            now_ms: self.clock.now_ms(),
+        };
         let mut batch = Batch::default();
         let (mut bytes, mut records) = (0, 0);
         while bytes < self.limits.bytes && records < self.limits.records {
@@ -122,7 +128,9 @@ impl Intake {
             finished: part.finished,
         };
         let mut decoder = format.map(|format| {
-            self.decoders.remove(&part.partition).unwrap_or_else(|| decoder_for(format, &part.header))
+            self.decoders
+                .remove(&part.partition)
+                .unwrap_or_else(|| decoder_for(format, &part.header))
         });
         for line in &part.lines {
             let bytes = &part.buffer[line.start..line.end];
@@ -137,12 +145,18 @@ impl Intake {
                 Ok(Decoded::Player(mut event)) => {
                     position.newest_ms = position.newest_ms.max(Some(event.event_ts_ms));
                     self.enricher.enrich_event(&mut event);
-                    batch.players.push(PlayerRow { event: self.privacy.anonymise(*event), place });
+                    batch.players.push(PlayerRow {
+                        event: self.privacy.anonymise(*event),
+                        place,
+                    });
                 }
                 Ok(Decoded::Cdn(mut request)) => {
                     position.newest_ms = position.newest_ms.max(Some(request.event_ts_ms));
                     self.enricher.enrich_request(&mut request);
-                    batch.requests.push(RequestRow { request: self.privacy.anonymise_request(*request), place });
+                    batch.requests.push(RequestRow {
+                        request: self.privacy.anonymise_request(*request),
+                        place,
+                    });
                 }
                 Err(reject) => {
                     let size_bytes = line.oversized_bytes.unwrap_or(i64::try_from(bytes.len()).unwrap_or(i64::MAX));
@@ -183,7 +197,10 @@ fn decode_line(decoder: Option<&mut Decoder>, line: &Line, bytes: &[u8], context
     if let Some(size) = line.oversized_bytes {
         return Err(Reject {
             reason: RejectReason::TooLarge,
-            detail: format!("the record has {size} bytes; the most is {}", crate::event::decode::RECORD_BYTES_MAX),
+            detail: format!(
+                "the record has {size} bytes; the most is {}",
+                crate::event::decode::RECORD_BYTES_MAX
+            ),
         });
     }
     match decoder {

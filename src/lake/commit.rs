@@ -48,18 +48,27 @@ pub struct TimeRange {
 }
 
 impl TimeRange {
-    pub const ALL: TimeRange = TimeRange { from_ms: i64::MIN, to_ms: i64::MAX };
+    pub const ALL: TimeRange = TimeRange {
+        from_ms: i64::MIN,
+        to_ms: i64::MAX,
+    };
 
     /// The smallest range that holds all of these instants.
     pub fn around(times_ms: impl Iterator<Item = i64>) -> Option<TimeRange> {
         times_ms.fold(None, |range, at| match range {
             None => Some(TimeRange { from_ms: at, to_ms: at }),
-            Some(TimeRange { from_ms, to_ms }) => Some(TimeRange { from_ms: from_ms.min(at), to_ms: to_ms.max(at) }),
+            Some(TimeRange { from_ms, to_ms }) => Some(TimeRange {
+                from_ms: from_ms.min(at),
+                to_ms: to_ms.max(at),
+            }),
         })
     }
 
     pub fn widened(self, by_ms: i64) -> TimeRange {
-        TimeRange { from_ms: self.from_ms.saturating_sub(by_ms), to_ms: self.to_ms.saturating_add(by_ms) }
+        TimeRange {
+            from_ms: self.from_ms.saturating_sub(by_ms),
+            to_ms: self.to_ms.saturating_add(by_ms),
+        }
     }
 }
 
@@ -83,7 +92,12 @@ impl Lake {
             collect_minutes(batch, &open.spec, &mut minutes);
         }
         let (adds, rows) = write_files(&open.table, &open.spec, batches).await?;
-        Ok(Prepared { adds, removes: Vec::new(), rows, minutes })
+        Ok(Prepared {
+            adds,
+            removes: Vec::new(),
+            rows,
+            minutes,
+        })
     }
 
     /// Takes the rows that `is_victim` marks out of the files that may hold them (by the time
@@ -100,7 +114,10 @@ impl Lake {
         if candidates.is_empty() {
             return self.prepare_append(name, batches).await;
         }
-        let rows_error = |source| LakeError::Rows { table: name.to_string(), source };
+        let rows_error = |source| LakeError::Rows {
+            table: name.to_string(),
+            source,
+        };
         let read = read_files(&open.table, name, candidates.iter().map(|file| file.path.clone()).collect()).await?;
         let mut minutes = BTreeSet::new();
         for batch in &batches {
@@ -114,7 +131,11 @@ impl Lake {
             for row in (0..batch.num_rows()).filter(|row| victims.value(*row)) {
                 hit.insert(files.value(row).to_string());
             }
-            collect_minutes(&filter_record_batch(&batch, &victims).map_err(rows_error)?, &open.spec, &mut minutes);
+            collect_minutes(
+                &filter_record_batch(&batch, &victims).map_err(rows_error)?,
+                &open.spec,
+                &mut minutes,
+            );
             marked.push((batch, victims, files));
         }
         for (batch, victims, files) in marked {
@@ -131,7 +152,12 @@ impl Lake {
             .map(|file| file.remove)
             .collect();
         let (adds, rows) = write_files(&open.table, &open.spec, batches).await?;
-        Ok(Prepared { adds, removes, rows, minutes })
+        Ok(Prepared {
+            adds,
+            removes,
+            rows,
+            minutes,
+        })
     }
 
     /// Commits prepared files with their markers and note.
@@ -152,7 +178,11 @@ impl Lake {
         let is_edit = !prepared.removes.is_empty();
         let mut actions: Vec<Action> = prepared.removes.into_iter().map(Action::Remove).collect();
         actions.extend(prepared.adds.into_iter().map(Action::Add));
-        let markers = commit.covers.iter().map(|(application, version)| Transaction::new(application.clone(), *version)).collect();
+        let markers = commit
+            .covers
+            .iter()
+            .map(|(application, version)| Transaction::new(application.clone(), *version))
+            .collect();
         let properties = CommitProperties::default()
             .with_application_transactions(markers)
             .with_metadata([("playhead".to_string(), note_with_minutes(commit.note, &prepared.minutes))]);
@@ -164,7 +194,11 @@ impl Lake {
         let mut table = open.table.clone();
         let finalized = CommitBuilder::from(properties)
             .with_actions(actions)
-            .build(Some(table.snapshot().map_err(table_error("commit to", name))?), table.log_store(), operation)
+            .build(
+                Some(table.snapshot().map_err(table_error("commit to", name))?),
+                table.log_store(),
+                operation,
+            )
             .await
             .map_err(table_error("commit to", name))?;
         table.state = Some(finalized.snapshot());
@@ -181,7 +215,11 @@ impl Lake {
 
 /// The writer's note and the minutes that the commit touches, as ranges `[first, last]`.
 fn note_with_minutes(note: Value, minutes: &BTreeSet<i64>) -> Value {
-    let mut note = if note.is_object() { note } else { Value::Object(serde_json::Map::new()) };
+    let mut note = if note.is_object() {
+        note
+    } else {
+        Value::Object(serde_json::Map::new())
+    };
     if !minutes.is_empty() {
         let mut ranges: Vec<(i64, i64)> = Vec::new();
         for minute in minutes {
@@ -208,7 +246,9 @@ pub fn minutes_of(note: &Value) -> BTreeSet<i64> {
 fn collect_minutes(batch: &RecordBatch, spec: &TableSpec, into: &mut BTreeSet<i64>) {
     for name in &spec.window_columns {
         let Some(column) = batch.column_by_name(name) else { continue };
-        let Some(times) = column.as_any().downcast_ref::<TimestampMicrosecondArray>() else { continue };
+        let Some(times) = column.as_any().downcast_ref::<TimestampMicrosecondArray>() else {
+            continue;
+        };
         let mut last = i64::MIN;
         for time in times.iter().flatten() {
             let minute = time.div_euclid(MINUTE_US);
@@ -231,14 +271,19 @@ fn candidate_files(table: &DeltaTable, spec: &TableSpec, range: TimeRange) -> Re
     let mut candidates = Vec::new();
     for file in snapshot.log_data() {
         if file.stats().is_none_or(|stats| may_hold(&stats, &spec.time_column, range)) {
-            candidates.push(Candidate { path: file.path().to_string(), remove: file.remove_action(true) });
+            candidates.push(Candidate {
+                path: file.path().to_string(),
+                remove: file.remove_action(true),
+            });
         }
     }
     Ok(candidates)
 }
 
 fn may_hold(stats: &str, time_column: &str, range: TimeRange) -> bool {
-    let Ok(stats) = serde_json::from_str::<Value>(stats) else { return true };
+    let Ok(stats) = serde_json::from_str::<Value>(stats) else {
+        return true;
+    };
     let bound = |side: &str| {
         let text = stats[side][time_column].as_str()?;
         let time = chrono::DateTime::parse_from_rfc3339(text).ok()?;
@@ -257,7 +302,9 @@ async fn read_files(table: &DeltaTable, name: &str, paths: Vec<String>) -> Resul
         .await
         .map_err(query_error("read", name))?;
     let context = SessionContext::new();
-    table.update_datafusion_session(&context.state()).map_err(table_error("read", name))?;
+    table
+        .update_datafusion_session(&context.state())
+        .map_err(table_error("read", name))?;
     let frame = context.read_table(provider).map_err(query_error("read", name))?;
     frame.collect().await.map_err(query_error("read", name))
 }
@@ -294,8 +341,15 @@ async fn write_files(table: &DeltaTable, spec: &TableSpec, batches: Vec<RecordBa
     let spec = spec.clone();
     // Sorting and encoding take the CPU: on a task of their own they use the second core.
     let task = tokio::spawn(async move {
-        let rows_error = |source| LakeError::Rows { table: spec.name.clone(), source };
-        let conformed = batches.iter().map(|batch| conform(batch, &spec.schema)).collect::<Result<Vec<_>, _>>().map_err(rows_error)?;
+        let rows_error = |source| LakeError::Rows {
+            table: spec.name.clone(),
+            source,
+        };
+        let conformed = batches
+            .iter()
+            .map(|batch| conform(batch, &spec.schema))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(rows_error)?;
         drop(batches);
         let whole = match &conformed[..] {
             [only] => only.clone(),
@@ -318,7 +372,10 @@ fn sort(batch: &RecordBatch, by: &[String]) -> Result<RecordBatch, arrow::error:
     let columns: Vec<SortColumn> = by
         .iter()
         .filter_map(|name| batch.column_by_name(name))
-        .map(|values| SortColumn { values: Arc::clone(values), options: None })
+        .map(|values| SortColumn {
+            values: Arc::clone(values),
+            options: None,
+        })
         .collect();
     if columns.is_empty() {
         return Ok(batch.clone());

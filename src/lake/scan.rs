@@ -16,7 +16,13 @@ use crate::event::schema::utc_day;
 
 impl Lake {
     /// Rows of a table in a range of its time column, with a further condition.
-    pub async fn scan(&self, name: &str, columns: &[&str], range: TimeRange, condition: Option<Expr>) -> Result<Vec<RecordBatch>, LakeError> {
+    pub async fn scan(
+        &self,
+        name: &str,
+        columns: &[&str],
+        range: TimeRange,
+        condition: Option<Expr>,
+    ) -> Result<Vec<RecordBatch>, LakeError> {
         if self.is_empty(name).await? {
             return Ok(Vec::new());
         }
@@ -53,7 +59,9 @@ impl Lake {
 /// `time_column` within the range, and its day within the range's days so that partitions prune.
 pub fn in_range(time_column: &str, range: TimeRange) -> Expr {
     let time = |ms: i64| lit(ScalarValue::TimestampMicrosecond(Some(ms.saturating_mul(1000)), Some("UTC".into())));
-    let within = col(time_column).gt_eq(time(range.from_ms)).and(col(time_column).lt_eq(time(range.to_ms)));
+    let within = col(time_column)
+        .gt_eq(time(range.from_ms))
+        .and(col(time_column).lt_eq(time(range.to_ms)));
     if range == TimeRange::ALL {
         return lit(true);
     }

@@ -69,7 +69,16 @@ pub fn fixed_tables() -> Vec<TableSpec> {
             &schema::silver_player_columns(),
             "event_ts",
             &["event_type", "event_ts", "event_id"],
-            &["event_type", "received_at", "content_id", "app_name", "app_version", "country", "isp", "cdn"],
+            &[
+                "event_type",
+                "received_at",
+                "content_id",
+                "app_name",
+                "app_version",
+                "country",
+                "isp",
+                "cdn",
+            ],
         ),
         spec(
             SILVER_INTERVALS,
@@ -77,7 +86,16 @@ pub fn fixed_tables() -> Vec<TableSpec> {
             &schema::interval_columns(),
             "interval_start",
             &["state", "interval_start", "session_id"],
-            &["state", "interval_end", "content_id", "app_name", "app_version", "country", "isp", "cdn"],
+            &[
+                "state",
+                "interval_end",
+                "content_id",
+                "app_name",
+                "app_version",
+                "country",
+                "isp",
+                "cdn",
+            ],
         ),
         spec(
             SILVER_SESSIONS,
@@ -85,7 +103,18 @@ pub fn fixed_tables() -> Vec<TableSpec> {
             &schema::session_columns(),
             "started_at",
             &["outcome", "started_at", "session_id"],
-            &["outcome", "is_open", "ended_at", "fatal_error_at", "content_id", "app_name", "app_version", "country", "isp", "cdn"],
+            &[
+                "outcome",
+                "is_open",
+                "ended_at",
+                "fatal_error_at",
+                "content_id",
+                "app_name",
+                "app_version",
+                "country",
+                "isp",
+                "cdn",
+            ],
         ),
         spec(
             SILVER_REQUESTS,
@@ -93,7 +122,16 @@ pub fn fixed_tables() -> Vec<TableSpec> {
             &schema::silver_cdn_columns(),
             "event_ts",
             &["cdn", "event_ts", "event_id"],
-            &["cdn", "pop", "edge_location", "status", "result_type", "country", "isp", "received_at"],
+            &[
+                "cdn",
+                "pop",
+                "edge_location",
+                "status",
+                "result_type",
+                "country",
+                "isp",
+                "received_at",
+            ],
         ),
         spec(
             SILVER_REJECTS,
@@ -107,14 +145,7 @@ pub fn fixed_tables() -> Vec<TableSpec> {
     ]
 }
 
-fn spec<R>(
-    name: &str,
-    about: &str,
-    columns: &[Column<R>],
-    time_column: &str,
-    sort_columns: &[&str],
-    statistics: &[&str],
-) -> TableSpec {
+fn spec<R>(name: &str, about: &str, columns: &[Column<R>], time_column: &str, sort_columns: &[&str], statistics: &[&str]) -> TableSpec {
     let comments: HashMap<&str, &str> = columns.iter().map(|column| (column.name, column.about)).collect();
     let mut with_statistics = vec![time_column.to_string()];
     with_statistics.extend(statistics.iter().filter(|s| **s != time_column).map(|s| s.to_string()));
@@ -142,12 +173,36 @@ pub struct WindowedView {
 
 /// What `FROM silver.x` may name in a pipeline, and which time `tumble` goes by there.
 pub const WINDOWED_VIEWS: [WindowedView; 6] = [
-    WindowedView { name: "player_events", table: SILVER_PLAYER, time_column: "event_ts" },
-    WindowedView { name: "playback_intervals", table: SILVER_INTERVALS, time_column: "interval_start" },
-    WindowedView { name: "playback_sessions", table: SILVER_SESSIONS, time_column: "started_at" },
-    WindowedView { name: "ended_sessions", table: SILVER_SESSIONS, time_column: "ended_at" },
-    WindowedView { name: "failed_sessions", table: SILVER_SESSIONS, time_column: "fatal_error_at" },
-    WindowedView { name: "cdn_requests", table: SILVER_REQUESTS, time_column: "event_ts" },
+    WindowedView {
+        name: "player_events",
+        table: SILVER_PLAYER,
+        time_column: "event_ts",
+    },
+    WindowedView {
+        name: "playback_intervals",
+        table: SILVER_INTERVALS,
+        time_column: "interval_start",
+    },
+    WindowedView {
+        name: "playback_sessions",
+        table: SILVER_SESSIONS,
+        time_column: "started_at",
+    },
+    WindowedView {
+        name: "ended_sessions",
+        table: SILVER_SESSIONS,
+        time_column: "ended_at",
+    },
+    WindowedView {
+        name: "failed_sessions",
+        table: SILVER_SESSIONS,
+        time_column: "fatal_error_at",
+    },
+    WindowedView {
+        name: "cdn_requests",
+        table: SILVER_REQUESTS,
+        time_column: "event_ts",
+    },
 ];
 
 fn window_columns(table: &str) -> Vec<String> {
@@ -182,7 +237,12 @@ fn alert_events() -> TableSpec {
         ("window_end", timestamp_type(), false, "end of the window that was judged, UTC"),
         ("event_id", DataType::Utf8, false, "id of the transition; the same on every repeat"),
         ("rule_uid", DataType::Utf8, false, "rule"),
-        ("status", DataType::Utf8, false, "pending, firing, resolved; delivered on a delivery row"),
+        (
+            "status",
+            DataType::Utf8,
+            false,
+            "pending, firing, resolved; delivered on a delivery row",
+        ),
         ("fingerprint", DataType::Utf8, false, "rule and dimension values, hashed"),
         ("target", DataType::Utf8, true, "where a delivery went"),
         ("rules_hash", DataType::Utf8, false, "content of the alert files that decided"),
@@ -192,8 +252,7 @@ fn alert_events() -> TableSpec {
     let fields: Vec<Field> = columns
         .iter()
         .map(|(name, data_type, nullable, about)| {
-            Field::new(*name, data_type.clone(), *nullable)
-                .with_metadata(HashMap::from([("comment".to_string(), about.to_string())]))
+            Field::new(*name, data_type.clone(), *nullable).with_metadata(HashMap::from([("comment".to_string(), about.to_string())]))
         })
         .collect();
     TableSpec {

@@ -120,7 +120,10 @@ mod tests {
         assert_eq!(starts("0 playback_request at=0\n1 playback_start\n2 playback_request at=7"), [0]);
         let early = "0 playback_request at=0\n1 playback_start\n2 playback_pause at=0";
         assert_eq!(starts(&format!("{early}\n9 playback_request at=0")), [0]);
-        assert_eq!(starts(&format!("{early}\n9 playback_request at=0\n20 playback_request at=0")), [0, 20]);
+        assert_eq!(
+            starts(&format!("{early}\n9 playback_request at=0\n20 playback_request at=0")),
+            [0, 20]
+        );
         let later = "0 playback_request at=0\n1 playback_start\n9 playback_pause at=5";
         assert_eq!(starts(&format!("{later}\n12 playback_request at=0")), [0, 12]);
         assert_eq!(starts("0 playback_start\n5 playback_finish\n6 playback_start"), [0, 6]);

@@ -230,11 +230,7 @@ const fn vod(video_id: &'static str, duration_cs: u32, fps: &'static str) -> Tit
     }
 }
 
-const fn live(
-    video_id: &'static str,
-    playlist_type: &'static str,
-    fps: Option<&'static str>,
-) -> Title {
+const fn live(video_id: &'static str, playlist_type: &'static str, fps: Option<&'static str>) -> Title {
     Title {
         video_id,
         playlist_type,
@@ -283,11 +279,7 @@ fn user_id(random: &mut Random) -> String {
 
 fn client_ip(network: &str, random: &mut Random) -> String {
     match network.contains(':') {
-        true => format!(
-            "{network}{:x}::{:x}",
-            random.between(1, 0x1_0000),
-            random.between(1, 0x1_0000)
-        ),
+        true => format!("{network}{:x}::{:x}", random.between(1, 0x1_0000), random.between(1, 0x1_0000)),
         false => format!("{network}{}", random.between(1, 255)),
     }
 }
@@ -315,11 +307,7 @@ mod tests {
         assert!(ISPS.iter().any(|isp| isp.name == ISP_FAULT.isp));
         assert!(APP_VERSIONS.contains(&APP_FAULT.app_version));
         let devices = DEVICES.iter().map(|device| device.device_type);
-        assert!(
-            devices
-                .into_iter()
-                .any(|name| name == APP_FAULT.device_type)
-        );
+        assert!(devices.into_iter().any(|name| name == APP_FAULT.device_type));
         let mut edges = ISPS.iter().flat_map(|isp| isp.edge_locations);
         assert!(edges.any(|edge| edge.starts_with(CDN_FAULT.pop)));
     }

@@ -172,9 +172,7 @@ pub fn plan(simulation: &Simulation, session: u32) -> Plan {
     let request_ids = Random::of(simulation.seed, REQUEST_IDS, u64::from(session)).next();
     let mut script = Script::new(simulation, &viewer, title, random, start_ms);
     script.perform();
-    let Script {
-        mut moments, tally, ..
-    } = script;
+    let Script { mut moments, tally, .. } = script;
     // Stable: what happened in the same millisecond stays in the order in which it was written.
     moments.sort_by_key(|moment| moment.time_ms);
     Plan {
@@ -211,13 +209,7 @@ struct Script<'a> {
 }
 
 impl<'a> Script<'a> {
-    fn new(
-        simulation: &'a Simulation,
-        viewer: &'a Viewer,
-        title: &'static Title,
-        random: Random,
-        start_ms: i64,
-    ) -> Script<'a> {
+    fn new(simulation: &'a Simulation, viewer: &'a Viewer, title: &'static Title, random: Random, start_ms: i64) -> Script<'a> {
         let start_rung = match viewer.connection_type {
             "3g" => 1,
             _ => 2,
@@ -243,8 +235,7 @@ impl<'a> Script<'a> {
     }
 
     fn perform(&mut self) {
-        let by_app =
-            self.hits_app_fault() && self.random.chance(APP_FAULT.failure_per_mille, 1_000);
+        let by_app = self.hits_app_fault() && self.random.chance(APP_FAULT.failure_per_mille, 1_000);
         if by_app || self.random.chance(START_FAILURE_PER_MILLE, 1_000) {
             self.fail_to_start(by_app);
         } else if self.random.chance(EXIT_BEFORE_START_PER_MILLE, 1_000) {
@@ -418,8 +409,7 @@ impl<'a> Script<'a> {
         if self.last_at == 0 {
             return;
         }
-        let by_isp =
-            self.simulation.in_incident(self.now_ms) && self.viewer.isp.name == ISP_FAULT.isp;
+        let by_isp = self.simulation.in_incident(self.now_ms) && self.viewer.isp.name == ISP_FAULT.isp;
         let per_mille = match by_isp {
             true => ISP_FAULT.stall_per_mille,
             false => STALL_PER_MILLE,
@@ -458,10 +448,7 @@ impl<'a> Script<'a> {
         let pause_ms = self.now_ms + i64::from(self.random.between(700, 3_000));
         let length_ms = i64::from(self.random.between(4_000, 90_000));
         self.say(pause_ms, Metric::Pause { at });
-        let resume = Metric::Play {
-            at,
-            knows_duration: true,
-        };
+        let resume = Metric::Play { at, knows_duration: true };
         self.say(pause_ms + length_ms, resume);
         self.now_ms += length_ms;
     }
@@ -492,10 +479,7 @@ impl<'a> Script<'a> {
             request,
         };
         self.say(seeked_ms, seek);
-        let resume = Metric::Play {
-            at,
-            knows_duration: true,
-        };
+        let resume = Metric::Play { at, knows_duration: true };
         self.say(seeked_ms + 4, resume);
         let ready_ms = seeked_ms + i64::from(self.random.between(20, 90));
         let false_stall = Metric::Buffer {

@@ -74,11 +74,7 @@ impl PlayerLine<'_> {
                 self.picture(rung);
                 // The player passes the manifest's text on as it found it.
                 if self.plan.title.fps.is_some() {
-                    put!(
-                        self.text,
-                        ",\"avg_bitrate\":\"{}\"",
-                        RUNGS[rung].bitrate_bps
-                    );
+                    put!(self.text, ",\"avg_bitrate\":\"{}\"", RUNGS[rung].bitrate_bps);
                 }
                 put!(self.text, ",\"time_millisecond\":{startup_ms}");
                 self.tracking_id(request);
@@ -116,12 +112,7 @@ impl PlayerLine<'_> {
                 self.duration();
                 self.tracking_id(request);
             }
-            Metric::Step {
-                at,
-                from,
-                to,
-                start_rung,
-            } => {
+            Metric::Step { at, from, to, start_rung } => {
                 self.open("STEP");
                 self.seconds("at", at);
                 let direction = match to > from {
@@ -156,11 +147,7 @@ impl PlayerLine<'_> {
                 self.seconds("at", at);
                 self.duration();
             }
-            Metric::Stop {
-                at,
-                rung,
-                start_rung,
-            } => {
+            Metric::Stop { at, rung, start_rung } => {
                 self.open("STOP");
                 self.seconds("at", at);
                 self.duration();
@@ -214,10 +201,7 @@ impl PlayerLine<'_> {
     /// The resolution is the first one for ever: the player never updates it.
     fn picture(&mut self, start_rung: usize) {
         let resolution = RUNGS[start_rung].resolution;
-        put!(
-            self.text,
-            ",\"package\":\"HLS\",\"resolution\":\"{resolution}\""
-        );
+        put!(self.text, ",\"package\":\"HLS\",\"resolution\":\"{resolution}\"");
         if let Some(fps) = self.plan.title.fps {
             put!(self.text, ",\"fps\":\"{fps}\"");
         }

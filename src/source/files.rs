@@ -45,8 +45,15 @@ pub enum FilesError {
     NotFound { path: String, cwd: String },
     #[error("cannot read {path}: {why}; check its permissions (Playhead needs to read it)")]
     Unreadable { path: String, why: String },
-    #[error("cannot read {path} past byte {offset}: the {codec} stream is damaged ({why}); everything before was taken, replace the file to get the rest")]
-    Damaged { path: String, codec: &'static str, offset: i64, why: String },
+    #[error(
+        "cannot read {path} past byte {offset}: the {codec} stream is damaged ({why}); everything before was taken, replace the file to get the rest"
+    )]
+    Damaged {
+        path: String,
+        codec: &'static str,
+        offset: i64,
+        why: String,
+    },
     #[error("more than {FILES_MAX} files below {path}; split the folder, or ingest it in parts")]
     TooMany { path: String },
 }
@@ -109,7 +116,13 @@ struct OpenStream {
 
 impl FileSource {
     pub fn new(specs: Vec<FilesSpec>, one_shot: bool) -> FileSource {
-        FileSource { specs, one_shot, files: BTreeMap::new(), queue: BTreeSet::new(), open: BTreeMap::new() }
+        FileSource {
+            specs,
+            one_shot,
+            files: BTreeMap::new(),
+            queue: BTreeSet::new(),
+            open: BTreeMap::new(),
+        }
     }
 
     /// Files that are new or have grown since the last call. New ones need `start`.
@@ -126,7 +139,9 @@ impl FileSource {
                 Err(error) => return Err(error),
             }
             if paths.len() > FILES_MAX {
-                return Err(FilesError::TooMany { path: spec.path.display().to_string() });
+                return Err(FilesError::TooMany {
+                    path: spec.path.display().to_string(),
+                });
             }
             paths.sort();
             for path in paths {
@@ -161,7 +176,16 @@ impl FileSource {
         let codec = codec_of(&found.path).unwrap_or(Codec::Plain);
         let path = found.path.clone();
         self.queue.insert(path.clone());
-        self.files.insert(path, Followed { found, codec, offset, read_to_ms, read_size: 0 });
+        self.files.insert(
+            path,
+            Followed {
+                found,
+                codec,
+                offset,
+                read_to_ms,
+                read_size: 0,
+            },
+        );
     }
 
     /// Tells how far a partition has been read in event time.
@@ -226,7 +250,10 @@ impl FileSource {
     fn read_part(&mut self, path: &Path, limits: BatchLimits) -> Result<Part, FilesError> {
         let one_shot = self.one_shot;
         let Some(followed) = self.files.get_mut(path) else {
-            return Err(FilesError::NotFound { path: path.display().to_string(), cwd: current_folder() });
+            return Err(FilesError::NotFound {
+                path: path.display().to_string(),
+                cwd: current_folder(),
+            });
         };
         if !self.open.contains_key(path) {
             let reader = open_at(path, followed.codec, followed.offset)?;
@@ -234,10 +261,21 @@ impl FileSource {
                 // Any of them: a file that is closed is opened again at its offset.
                 self.open.pop_first();
             }
-            self.open.insert(path.to_path_buf(), OpenStream { reader, rest: Vec::new(), skipping_bytes: 0, broken: None });
+            self.open.insert(
+                path.to_path_buf(),
+                OpenStream {
+                    reader,
+                    rest: Vec::new(),
+                    skipping_bytes: 0,
+                    broken: None,
+                },
+            );
         }
         let Some(stream) = self.open.get_mut(path) else {
-            return Err(FilesError::NotFound { path: path.display().to_string(), cwd: current_folder() });
+            return Err(FilesError::NotFound {
+                path: path.display().to_string(),
+                cwd: current_folder(),
+            });
         };
         let mut part = Part {
             partition: Arc::clone(&followed.found.partition),
@@ -411,8 +449,7 @@ fn open_at(path: &Path, codec: Codec, offset: i64) -> Result<Box<dyn Read + Send
         Codec::Gzip => Box::new(flate2::read::MultiGzDecoder::new(buffered)),
         _ => Box::new(zstd::stream::read::Decoder::with_buffer(buffered).map_err(unreadable(path))?),
     };
-    std::io::copy(&mut reader.by_ref().take(skip), &mut std::io::sink())
-        .map_err(|error| read_error(path, codec, offset, &error))?;
+    std::io::copy(&mut reader.by_ref().take(skip), &mut std::io::sink()).map_err(|error| read_error(path, codec, offset, &error))?;
     Ok(reader)
 }
 
@@ -422,15 +459,24 @@ fn read_error(path: &Path, codec: Codec, offset: i64, error: &std::io::Error) ->
         Codec::Gzip => "gzip",
         Codec::Zstd => "zstd",
     };
-    FilesError::Damaged { path: path.display().to_string(), codec, offset, why: error.to_string() }
+    FilesError::Damaged {
+        path: path.display().to_string(),
+        codec,
+        offset,
+        why: error.to_string(),
+    }
 }
 
 fn unreadable(path: &Path) -> impl FnOnce(std::io::Error) -> FilesError + '_ {
     move |error| match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            FilesError::NotFound { path: path.display().to_string(), cwd: current_folder() }
-        }
-        _ => FilesError::Unreadable { path: path.display().to_string(), why: error.to_string() },
+        std::io::ErrorKind::NotFound => FilesError::NotFound {
+            path: path.display().to_string(),
+            cwd: current_folder(),
+        },
+        _ => FilesError::Unreadable {
+            path: path.display().to_string(),
+            why: error.to_string(),
+        },
     }
 }
 

@@ -83,12 +83,20 @@ impl Pipeline {
     /// One complaint with file, line, column and the fix.
     pub fn parse(file: &str, text: &str) -> Result<Pipeline, Complaint> {
         let at = |line: u64, column: u64, message: String| Complaint {
-            place: if line == 0 { file.to_string() } else { format!("{file}:{line}:{column}") },
+            place: if line == 0 {
+                file.to_string()
+            } else {
+                format!("{file}:{line}:{column}")
+            },
             message,
         };
         let name = Path::new(file).file_stem().unwrap_or_default().to_string_lossy().into_owned();
         if name.is_empty() || !name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
-            return Err(at(0, 0, format!("`{name}` cannot name a table; use lower-case letters, digits and `_`")));
+            return Err(at(
+                0,
+                0,
+                format!("`{name}` cannot name a table; use lower-case letters, digits and `_`"),
+            ));
         }
         let mut statements = Parser::parse_sql(&GenericDialect {}, text).map_err(|error| {
             let message = error.to_string();
@@ -99,7 +107,11 @@ impl Pipeline {
             return Err(at(0, 0, format!("{} statements found; a pipeline is one SELECT", statements.len())));
         }
         let Statement::Query(mut query) = statements.remove(0) else {
-            return Err(at(1, 1, "not a SELECT; a pipeline is one SELECT, the table it fills is named by the file".to_string()));
+            return Err(at(
+                1,
+                1,
+                "not a SELECT; a pipeline is one SELECT, the table it fills is named by the file".to_string(),
+            ));
         };
         refuse_unportable(&query).map_err(|(message, line, column)| at(line, column, message))?;
         let reads = relations(&query).map_err(|(message, line, column)| at(line, column, message))?;
@@ -114,7 +126,11 @@ impl Pipeline {
             };
             return Err(at(0, 0, message.to_string()));
         };
-        let Header { about, column_comments, reach_minutes } = header(text).map_err(|message| at(0, 0, message))?;
+        let Header {
+            about,
+            column_comments,
+            reach_minutes,
+        } = header(text).map_err(|message| at(0, 0, message))?;
         let hash: String = Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(Pipeline {
             name,
@@ -137,7 +153,10 @@ impl Pipeline {
 
     /// The plan over the views that `context` holds.
     pub async fn plan(&self, context: &SessionContext) -> datafusion::error::Result<LogicalPlan> {
-        context.state().statement_to_plan(DfStatement::Statement(Box::new(self.statement.clone()))).await
+        context
+            .state()
+            .statement_to_plan(DfStatement::Statement(Box::new(self.statement.clone())))
+            .await
     }
 
     /// The gold table that the plan's columns make.
@@ -145,7 +164,10 @@ impl Pipeline {
     /// # Errors
     /// Which column is missing or has a type that Delta cannot hold.
     pub fn table_spec(&self, plan: &LogicalPlan) -> Result<TableSpec, Complaint> {
-        self.spec_of(plan).map_err(|message| Complaint { place: self.file.clone(), message })
+        self.spec_of(plan).map_err(|message| Complaint {
+            place: self.file.clone(),
+            message,
+        })
     }
 
     /// What the planner refuses, with its place in the file where the planner knows it.
@@ -155,21 +177,31 @@ impl Pipeline {
             Some(start) if start.line > 0 => format!("{}:{}:{}", self.file, start.line, start.column),
             _ => self.file.clone(),
         };
-        Complaint { place, message: error.strip_backtrace().trim_start_matches("Schema error: ").to_string() }
+        Complaint {
+            place,
+            message: error.strip_backtrace().trim_start_matches("Schema error: ").to_string(),
+        }
     }
 
     fn spec_of(&self, plan: &LogicalPlan) -> Result<TableSpec, String> {
         let planned = plan.schema();
         for name in [WINDOW_START, WINDOW_END] {
             if !planned.fields().iter().any(|field| field.name() == name) {
-                return Err(format!("no column `{name}`; select `window.start AS window_start, window.end AS window_end`"));
+                return Err(format!(
+                    "no column `{name}`; select `window.start AS window_start, window.end AS window_end`"
+                ));
             }
         }
         let mut fields = vec![Field::new(PARTITION_COLUMN, DataType::Date32, false).with_metadata(comment("UTC day of window_start"))];
         let mut texts = Vec::new();
         for field in planned.fields() {
-            let data_type = stored_type(field.data_type())
-                .ok_or_else(|| format!("column `{}` has the type {}, which a gold table cannot hold; cast it", field.name(), field.data_type()))?;
+            let data_type = stored_type(field.data_type()).ok_or_else(|| {
+                format!(
+                    "column `{}` has the type {}, which a gold table cannot hold; cast it",
+                    field.name(),
+                    field.data_type()
+                )
+            })?;
             if data_type == DataType::Utf8 {
                 texts.push(field.name().clone());
             }
@@ -180,8 +212,11 @@ impl Pipeline {
             };
             fields.push(Field::new(field.name(), data_type, true).with_metadata(comment(&about)));
         }
-        fields.push(Field::new(PIPELINE_HASH, DataType::Utf8, true).with_metadata(comment("content of the pipeline file that made the row")));
-        fields.push(Field::new(SILVER_VERSIONS, DataType::Utf8, true).with_metadata(comment("versions of the silver tables it was computed from")));
+        fields
+            .push(Field::new(PIPELINE_HASH, DataType::Utf8, true).with_metadata(comment("content of the pipeline file that made the row")));
+        fields.push(
+            Field::new(SILVER_VERSIONS, DataType::Utf8, true).with_metadata(comment("versions of the silver tables it was computed from")),
+        );
         let mut sort_columns = vec![WINDOW_START.to_string()];
         sort_columns.extend(texts.iter().cloned());
         let mut statistics = vec![WINDOW_START.to_string(), WINDOW_END.to_string()];
@@ -201,8 +236,13 @@ impl Pipeline {
     /// The columns that the SELECT itself gives, in the types that are stored.
     pub fn selected_schema(spec: &TableSpec) -> SchemaRef {
         let is_ours = |name: &str| [PARTITION_COLUMN, PIPELINE_HASH, SILVER_VERSIONS].contains(&name);
-        let fields: Vec<Field> =
-            spec.schema.fields().iter().filter(|field| !is_ours(field.name())).map(|field| field.as_ref().clone()).collect();
+        let fields: Vec<Field> = spec
+            .schema
+            .fields()
+            .iter()
+            .filter(|field| !is_ours(field.name()))
+            .map(|field| field.as_ref().clone())
+            .collect();
         Arc::new(Schema::new(fields))
     }
 }
@@ -252,7 +292,10 @@ fn refusal(message: &str, spanned: &impl Spanned) -> Refusal {
 
 fn refuse_unportable(query: &Query) -> Result<(), Refusal> {
     if query.order_by.is_some() {
-        return Err(refusal("ORDER BY cannot stand in a pipeline: rows of a table have no order; sort where you query", query));
+        return Err(refusal(
+            "ORDER BY cannot stand in a pipeline: rows of a table have no order; sort where you query",
+            query,
+        ));
     }
     if query.limit_clause.is_some() || query.fetch.is_some() {
         return Err(refusal("LIMIT cannot stand in a pipeline: it would drop rows silently", query));
@@ -271,8 +314,12 @@ fn refuse_unportable(query: &Query) -> Result<(), Refusal> {
 
 /// The silver views that a query reads; anything else is refused.
 fn relations(query: &Query) -> Result<Vec<String>, Refusal> {
-    let ctes: Vec<String> =
-        query.with.iter().flat_map(|with| &with.cte_tables).map(|cte| cte.alias.name.value.clone()).collect();
+    let ctes: Vec<String> = query
+        .with
+        .iter()
+        .flat_map(|with| &with.cte_tables)
+        .map(|cte| cte.alias.name.value.clone())
+        .collect();
     let mut reads = Vec::new();
     let found = visit_relations(query, |relation: &ObjectName| {
         let name = relation.to_string();
@@ -323,9 +370,11 @@ fn window_in_set(body: &mut SetExpr, widths: &mut Vec<i64>) -> Result<(), Refusa
 }
 
 fn window_in_select(select: &mut Select, widths: &mut Vec<i64>) -> Result<(), Refusal> {
-    for table in select.from.iter_mut().flat_map(|from| {
-        std::iter::once(&mut from.relation).chain(from.joins.iter_mut().map(|join| &mut join.relation))
-    }) {
+    for table in select
+        .from
+        .iter_mut()
+        .flat_map(|from| std::iter::once(&mut from.relation).chain(from.joins.iter_mut().map(|join| &mut join.relation)))
+    {
         if let TableFactor::Derived { subquery, .. } = table {
             give_windows_meaning(subquery, widths)?;
         }
@@ -360,7 +409,13 @@ fn window_in_select(select: &mut Select, widths: &mut Vec<i64>) -> Result<(), Re
 }
 
 fn mentions_tumble(select: &Select) -> bool {
-    let is_tumble = |expr: &Expr| if tumble_width(expr).is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+    let is_tumble = |expr: &Expr| {
+        if tumble_width(expr).is_some() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    };
     select.projection.iter().any(|item| visit_expressions(item, is_tumble).is_break())
         || matches!(&select.group_by, GroupByExpr::Expressions(group, _) if visit_expressions(group, is_tumble).is_break())
 }
@@ -390,7 +445,10 @@ fn hand_time_up(body: &mut SetExpr) -> Result<(), Refusal> {
                 return Err(refusal("tumble() needs a table whose event time it can go by", select.as_ref()));
             };
             let time = event_time_of(&mut from.relation)?;
-            select.projection.push(SelectItem::ExprWithAlias { expr: time, alias: Ident::new(TIME_COLUMN) });
+            select.projection.push(SelectItem::ExprWithAlias {
+                expr: time,
+                alias: Ident::new(TIME_COLUMN),
+            });
             Ok(())
         }
         SetExpr::Query(query) => hand_time_up(&mut query.body),
@@ -408,12 +466,18 @@ fn tumble_width(expr: &Expr) -> Option<Result<(i64, Expr), Refusal>> {
     if !function.name.to_string().eq_ignore_ascii_case("tumble") {
         return None;
     }
-    let FunctionArguments::List(list) = &function.args else { return Some(Err(wrong_tumble(expr))) };
+    let FunctionArguments::List(list) = &function.args else {
+        return Some(Err(wrong_tumble(expr)));
+    };
     let [FunctionArg::Unnamed(FunctionArgExpr::Expr(interval @ Expr::Interval(parts)))] = &list.args[..] else {
         return Some(Err(wrong_tumble(expr)));
     };
-    let Expr::Value(value) = parts.value.as_ref() else { return Some(Err(wrong_tumble(expr))) };
-    let Value::SingleQuotedString(text) = &value.value else { return Some(Err(wrong_tumble(expr))) };
+    let Expr::Value(value) = parts.value.as_ref() else {
+        return Some(Err(wrong_tumble(expr)));
+    };
+    let Value::SingleQuotedString(text) = &value.value else {
+        return Some(Err(wrong_tumble(expr)));
+    };
     let unit = parts.leading_field.as_ref().map(ToString::to_string).unwrap_or_default();
     match interval_minutes(&format!("{text} {unit}")) {
         Some(minutes) => Some(Ok((minutes, interval.clone()))),
@@ -422,7 +486,10 @@ fn tumble_width(expr: &Expr) -> Option<Result<(i64, Expr), Refusal>> {
 }
 
 fn wrong_tumble(expr: &Expr) -> Refusal {
-    refusal("write the window as tumble(interval '1 minute'): whole minutes or hours, up to one day", expr)
+    refusal(
+        "write the window as tumble(interval '1 minute'): whole minutes or hours, up to one day",
+        expr,
+    )
 }
 
 fn interval_minutes(text: &str) -> Option<i64> {
@@ -456,7 +523,11 @@ struct Header {
 
 /// The header comment: its first line, its `--   column: meaning` lines and its `-- Reach:`.
 fn header(text: &str) -> Result<Header, String> {
-    let mut header = Header { about: String::new(), column_comments: BTreeMap::new(), reach_minutes: 0 };
+    let mut header = Header {
+        about: String::new(),
+        column_comments: BTreeMap::new(),
+        reach_minutes: 0,
+    };
     for line in text.lines().map_while(|line| line.strip_prefix("--")) {
         let is_column = line.starts_with("   ");
         match line.trim().split_once(':') {
@@ -466,7 +537,9 @@ fn header(text: &str) -> Result<Header, String> {
             Some(("Reach", reach)) => {
                 header.reach_minutes = interval_minutes(reach.trim())
                     .filter(|minutes| *minutes <= REACH_MINUTES_MAX)
-                    .ok_or_else(|| format!("`-- Reach:{reach}` is not understood; write for instance `-- Reach: 5 minutes`, one hour at the most"))?;
+                    .ok_or_else(|| {
+                        format!("`-- Reach:{reach}` is not understood; write for instance `-- Reach: 5 minutes`, one hour at the most")
+                    })?;
             }
             _ if header.about.is_empty() => header.about = line.trim().to_string(),
             _ => {}
@@ -527,10 +600,22 @@ mod tests {
     #[test]
     fn what_a_pipeline_may_not_do_is_said_with_its_place() {
         check("SELECT 1 AS n FROM silver.cdn_requests", "no window");
-        check("SELECT tumble(interval '1 minute') AS w FROM gold.cdn_1m GROUP BY w", "pipelines/t.sql:1:46: `gold.cdn_1m` cannot be read");
-        check("SELECT tumble(interval '1 minute') AS w FROM silver.sessions GROUP BY w", "no table `silver.sessions`; a pipeline reads silver.player_events");
-        check("SELECT tumble(interval '7 minutes') AS w FROM silver.cdn_requests GROUP BY w", "whole minutes or hours");
-        check("SELECT tumble(interval '1 minute') AS w FROM silver.cdn_requests GROUP BY w ORDER BY 1", "ORDER BY cannot stand");
+        check(
+            "SELECT tumble(interval '1 minute') AS w FROM gold.cdn_1m GROUP BY w",
+            "pipelines/t.sql:1:46: `gold.cdn_1m` cannot be read",
+        );
+        check(
+            "SELECT tumble(interval '1 minute') AS w FROM silver.sessions GROUP BY w",
+            "no table `silver.sessions`; a pipeline reads silver.player_events",
+        );
+        check(
+            "SELECT tumble(interval '7 minutes') AS w FROM silver.cdn_requests GROUP BY w",
+            "whole minutes or hours",
+        );
+        check(
+            "SELECT tumble(interval '1 minute') AS w FROM silver.cdn_requests GROUP BY w ORDER BY 1",
+            "ORDER BY cannot stand",
+        );
         check("SELEC 1", "pipelines/t.sql:1:1");
         check("SELECT 1; SELECT 2", "2 statements");
     }

@@ -10,10 +10,17 @@ fn repository(name: &str) -> std::path::PathBuf {
 
 #[test]
 fn the_page_of_the_tables_is_what_the_binary_prints() {
-    let output = Bench::new().command(&["tables"]).current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("the binary starts");
+    let output = Bench::new()
+        .command(&["tables"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("the binary starts");
     let printed = String::from_utf8(output.stdout).expect("the page is text");
     let page = std::fs::read_to_string(repository("docs/tables.md")).unwrap_or_default();
-    assert!(printed == page, "docs/tables.md is out of date; run: playhead tables > docs/tables.md");
+    assert!(
+        printed == page,
+        "docs/tables.md is out of date; run: playhead tables > docs/tables.md"
+    );
 }
 
 #[test]
@@ -23,7 +30,10 @@ fn every_pipeline_and_alert_file_is_compiled_in() {
         for entry in std::fs::read_dir(repository(folder)).expect("the folder is there").flatten() {
             let name = entry.file_name().into_string().expect("a plain name");
             if name.ends_with(ending) {
-                assert!(builtin.contains(&format!("include_str!(\"../{folder}/{name}\")")), "{folder}/{name} is not in src/builtin.rs");
+                assert!(
+                    builtin.contains(&format!("include_str!(\"../{folder}/{name}\")")),
+                    "{folder}/{name} is not in src/builtin.rs"
+                );
             }
         }
     }
@@ -31,7 +41,10 @@ fn every_pipeline_and_alert_file_is_compiled_in() {
 
 #[test]
 fn every_command_shows_an_example() {
-    let help = std::process::Command::new(PLAYHEAD).arg("--help").output().expect("the binary starts");
+    let help = std::process::Command::new(PLAYHEAD)
+        .arg("--help")
+        .output()
+        .expect("the binary starts");
     let help = String::from_utf8(help.stdout).expect("help is text");
     let commands: Vec<&str> = help
         .lines()
@@ -43,7 +56,10 @@ fn every_command_shows_an_example() {
         .collect();
     assert!(commands.len() > 5, "the list of commands was not understood: {help}");
     for command in commands {
-        let help = std::process::Command::new(PLAYHEAD).args([command, "--help"]).output().expect("the binary starts");
+        let help = std::process::Command::new(PLAYHEAD)
+            .args([command, "--help"])
+            .output()
+            .expect("the binary starts");
         let help = String::from_utf8(help.stdout).expect("help is text");
         assert!(help.contains("Example"), "`playhead {command} --help` shows no example");
     }

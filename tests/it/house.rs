@@ -87,12 +87,7 @@ fn every_source_file_says_what_it_holds() {
     let complaints: Vec<String> = rust_files("src")
         .iter()
         .filter(|path| !read(path).starts_with("//!"))
-        .map(|path| {
-            format!(
-                "{}: opens without `//!` lines; say what lives here",
-                shown(path)
-            )
-        })
+        .map(|path| format!("{}: opens without `//!` lines; say what lives here", shown(path)))
         .collect();
     assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
 }
@@ -132,10 +127,7 @@ fn arrow_complaints(module: &str, code: &str) -> Vec<String> {
         };
         if !is_allowed((from, from_layer), (to, to_layer)) {
             let arrow = format!("{from} ({from_layer:?}) -> {to} ({to_layer:?})");
-            complaints.push(format!(
-                "{line}: {arrow}; {}",
-                allowed_from(from, from_layer)
-            ));
+            complaints.push(format!("{line}: {arrow}; {}", allowed_from(from, from_layer)));
         }
     }
     complaints
@@ -236,10 +228,7 @@ fn word_complaints(code: &str) -> Vec<String> {
         let lower = line.to_lowercase();
         for (word, instead) in RETIRED_WORDS {
             if lower.contains(word) {
-                complaints.push(format!(
-                    "{}: `{word}` is retired; write {instead}",
-                    index + 1
-                ));
+                complaints.push(format!("{}: `{word}` is retired; write {instead}", index + 1));
             }
         }
     }
@@ -291,10 +280,7 @@ fn in_every_source_file(rule: impl Fn(&Path, &str) -> Vec<String>) -> Vec<String
 fn module_of(path: &Path) -> String {
     let below_src = path.strip_prefix(root().join("src")).unwrap_or(path);
     let without_extension = below_src.with_extension("");
-    let parts: Vec<&str> = without_extension
-        .iter()
-        .filter_map(|p| p.to_str())
-        .collect();
+    let parts: Vec<&str> = without_extension.iter().filter_map(|p| p.to_str()).collect();
     match parts.join("::").as_str() {
         "lib" => "main".to_owned(),
         module => module.to_owned(),
@@ -433,64 +419,26 @@ fn shown(path: &Path) -> String {
 fn an_arrow_that_points_up_or_sideways_is_named() {
     let check = |module: &str, code: &str, expected: &[&str]| {
         let complaints = arrow_complaints(module, &code_only(code));
-        let arrows: Vec<&str> = complaints
-            .iter()
-            .map(|complaint| complaint.split(';').next().unwrap())
-            .collect();
+        let arrows: Vec<&str> = complaints.iter().map(|complaint| complaint.split(';').next().unwrap()).collect();
         assert_eq!(arrows, expected, "{module}: {code}");
     };
     check("session", "use crate::event::facts::Outcome;", &[]);
-    check(
-        "session",
-        "use crate::lake::Lake;",
-        &["1: session (Rules) -> lake (Edges)"],
-    );
+    check("session", "use crate::lake::Lake;", &["1: session (Rules) -> lake (Edges)"]);
     check(
         "lake::commit",
         "use crate::{\n    event::{self, decode::decode},\n    config::Config,\n    notify,\n};",
-        &[
-            "1: lake (Edges) -> config (Shell)",
-            "1: lake (Edges) -> notify (Edges)",
-        ],
+        &["1: lake (Edges) -> config (Shell)", "1: lake (Edges) -> notify (Edges)"],
     );
     check("sql::pipeline", "use crate::lake::Lake;", &[]);
-    check(
-        "lake",
-        "\nuse crate::sql::Sql;",
-        &["2: lake (Edges) -> sql (Edges)"],
-    );
-    check(
-        "lake",
-        "use crate::lake::tables::TABLES; crate::telemetry::note();",
-        &[],
-    );
-    check(
-        "session",
-        "crate::telemetry::note();",
-        &["1: session (Rules) -> telemetry (Shell)"],
-    );
-    check(
-        "event",
-        "use crate::event::decode;",
-        &["1: event (Words) -> event::decode (Rules)"],
-    );
+    check("lake", "\nuse crate::sql::Sql;", &["2: lake (Edges) -> sql (Edges)"]);
+    check("lake", "use crate::lake::tables::TABLES; crate::telemetry::note();", &[]);
+    check("session", "crate::telemetry::note();", &["1: session (Rules) -> telemetry (Shell)"]);
+    check("event", "use crate::event::decode;", &["1: event (Words) -> event::decode (Rules)"]);
     check("event::decode", "use crate::event::PlayerEvent;", &[]);
     check("sessions", "", &["1: module sessions has no layer"]);
-    check(
-        "session",
-        "//! [`crate::lake`]\nlet s = \"crate::lake\"; // crate::lake",
-        &[],
-    );
-    check(
-        "ingest",
-        "use crate::lake::Lake; use crate::session; pub(crate) fn x() {}",
-        &[],
-    );
-    check(
-        "watch",
-        "use crate::cli::Args;",
-        &["1: watch (Conductors) -> cli (Shell)"],
-    );
+    check("session", "//! [`crate::lake`]\nlet s = \"crate::lake\"; // crate::lake", &[]);
+    check("ingest", "use crate::lake::Lake; use crate::session; pub(crate) fn x() {}", &[]);
+    check("watch", "use crate::cli::Args;", &["1: watch (Conductors) -> cli (Shell)"]);
 }
 
 #[test]
@@ -514,10 +462,7 @@ fn code_keeps_its_lines_when_literals_go() {
     let check = |text: &str, expected: &str| assert_eq!(code_only(text), expected, "{text}");
     check("a /* b /* c */ d\n */ e", "a \n e");
     check("let q = '\"'; let s = \"x\";", "let q = ; let s = ;");
-    check(
-        "fn f<'a>(x: &'a str) -> char { '\\'' }",
-        "fn f<'a>(x: &'a str) -> char {  }",
-    );
+    check("fn f<'a>(x: &'a str) -> char { '\\'' }", "fn f<'a>(x: &'a str) -> char {  }");
     check("let r = br##\"a\"# b\"##; for_r\n", "let r = ; for_r\n");
     check("let s = \"a\\\"\nb\"; // c", "let s = \n; ");
 }

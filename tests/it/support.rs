@@ -19,7 +19,9 @@ pub struct Bench {
 
 impl Bench {
     pub fn new() -> Bench {
-        let bench = Bench { folder: tempfile::tempdir().expect("a temporary folder can be made") };
+        let bench = Bench {
+            folder: tempfile::tempdir().expect("a temporary folder can be made"),
+        };
         std::fs::create_dir_all(bench.lake()).expect("the lake folder can be made");
         std::fs::write(bench.lake().join("playhead.key"), KEY).expect("the key can be written");
         bench
@@ -46,7 +48,11 @@ impl Bench {
     /// A `playhead` command on this bench's lake.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(PLAYHEAD);
-        command.args(arguments).arg("--data").arg(self.lake()).current_dir(self.folder.path());
+        command
+            .args(arguments)
+            .arg("--data")
+            .arg(self.lake())
+            .current_dir(self.folder.path());
         command
     }
 
@@ -61,7 +67,11 @@ impl Bench {
         let mut command = self.command(&["ingest", "--json"]);
         command.args(paths);
         let output = command.output().expect("the binary starts");
-        assert!(output.status.success(), "ingest failed: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "ingest failed: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         serde_json::from_slice(&output.stdout).expect("the summary is JSON")
     }
 
@@ -145,7 +155,10 @@ pub fn fixtures(name: &str) -> Option<PathBuf> {
     if folder.is_dir() {
         return Some(folder);
     }
-    println!("skipped: {} is not there; set PLAYHEAD_FIXTURES to the folder that holds {name}", folder.display());
+    println!(
+        "skipped: {} is not there; set PLAYHEAD_FIXTURES to the folder that holds {name}",
+        folder.display()
+    );
     None
 }
 

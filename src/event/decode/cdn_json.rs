@@ -6,10 +6,7 @@
 //! Invariant: the requesting address goes into `client_address`, never into `ext`.
 
 use super::DecodeContext;
-use super::text::{
-    BadValue, INTEGER_MAX, Object, Scalar, Vocabulary, event_time_in_range, flag, percent_decoded,
-    pop, reject, utc_ms,
-};
+use super::text::{BadValue, INTEGER_MAX, Object, Scalar, Vocabulary, event_time_in_range, flag, percent_decoded, pop, reject, utc_ms};
 use crate::event::{CdnRequest, Reject, RejectReason};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,9 +137,7 @@ fn cloudfront_spelling(sent: String) -> String {
         "CapacityExceeded",
         "OriginShieldHit",
     ];
-    let spelled = RESULT_TYPES
-        .iter()
-        .find(|name| name.eq_ignore_ascii_case(&sent));
+    let spelled = RESULT_TYPES.iter().find(|name| name.eq_ignore_ascii_case(&sent));
     spelled.map_or(sent, |name| (*name).to_owned())
 }
 
@@ -201,13 +196,8 @@ impl Reading<'_> {
 mod tests {
     use super::*;
 
-    const LINES: &str = include_str!(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/reference/ref_cdn.ndjson"
-    ));
-    const CONTEXT: DecodeContext = DecodeContext {
-        now_ms: 1_600_000_000_000,
-    };
+    const LINES: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference/ref_cdn.ndjson"));
+    const CONTEXT: DecodeContext = DecodeContext { now_ms: 1_600_000_000_000 };
 
     fn decoded(line: &str) -> CdnRequest {
         decode(line, &CONTEXT).unwrap()
@@ -239,36 +229,9 @@ mod tests {
         let mumbai = ["BOM51-C1", "BOM"];
         let v6 = "2001:db8:85a3:8d3:1319:8a2e:370:7348";
         let expected = [
-            row(
-                0,
-                london,
-                None,
-                "Chrome",
-                false,
-                "Hit",
-                1_370_422,
-                "203.0.113.77",
-            ),
-            row(
-                5,
-                london,
-                None,
-                "Chrome",
-                false,
-                "Hit",
-                1_402_911,
-                "203.0.113.77",
-            ),
-            row(
-                10,
-                london,
-                None,
-                "Chrome",
-                false,
-                "Miss",
-                3_120_045,
-                "203.0.113.77",
-            ),
+            row(0, london, None, "Chrome", false, "Hit", 1_370_422, "203.0.113.77"),
+            row(5, london, None, "Chrome", false, "Hit", 1_402_911, "203.0.113.77"),
+            row(10, london, None, "Chrome", false, "Miss", 3_120_045, "203.0.113.77"),
             row(
                 20,
                 ["LHR61-P3", "LHR"],
@@ -279,36 +242,9 @@ mod tests {
                 3_098_120,
                 "203.0.113.77",
             ),
-            row(
-                14,
-                mumbai,
-                Some("Android"),
-                "Chrome",
-                false,
-                "Miss",
-                402_117,
-                v6,
-            ),
-            row(
-                19,
-                mumbai,
-                Some("Android"),
-                "Chrome",
-                false,
-                "Hit",
-                398_204,
-                v6,
-            ),
-            row(
-                33,
-                ["SEA19-C2", "SEA"],
-                None,
-                "Googlebot",
-                true,
-                "Error",
-                243,
-                "198.51.100.9",
-            ),
+            row(14, mumbai, Some("Android"), "Chrome", false, "Miss", 402_117, v6),
+            row(19, mumbai, Some("Android"), "Chrome", false, "Hit", 398_204, v6),
+            row(33, ["SEA19-C2", "SEA"], None, "Googlebot", true, "Error", 243, "198.51.100.9"),
             row(
                 39,
                 ["cache-bom18223", "BOM"],
@@ -323,44 +259,18 @@ mod tests {
         assert_eq!(LINES.lines().count(), expected.len());
         for (line, expected) in LINES.lines().zip(expected) {
             let request = decoded(line);
-            assert_eq!(
-                request.event_ts_ms,
-                1_588_752_000_000 + expected.second * 1000,
-                "{line}"
-            );
-            assert_eq!(
-                request.edge_location.as_deref(),
-                Some(expected.edge[0]),
-                "{line}"
-            );
+            assert_eq!(request.event_ts_ms, 1_588_752_000_000 + expected.second * 1000, "{line}");
+            assert_eq!(request.edge_location.as_deref(), Some(expected.edge[0]), "{line}");
             assert_eq!(request.pop.as_deref(), Some(expected.edge[1]), "{line}");
             assert_eq!(request.device.os.as_deref(), expected.system, "{line}");
-            assert_eq!(
-                request.device.browser.as_deref(),
-                Some(expected.browser),
-                "{line}"
-            );
+            assert_eq!(request.device.browser.as_deref(), Some(expected.browser), "{line}");
             assert_eq!(request.is_bot, Some(expected.is_bot), "{line}");
-            assert_eq!(
-                request.result_type.as_deref(),
-                Some(expected.result),
-                "{line}"
-            );
+            assert_eq!(request.result_type.as_deref(), Some(expected.result), "{line}");
             assert_eq!(request.sc_bytes, Some(expected.bytes), "{line}");
-            assert_eq!(
-                request.client_address.as_deref(),
-                Some(expected.address),
-                "{line}"
-            );
+            assert_eq!(request.client_address.as_deref(), Some(expected.address), "{line}");
             assert_eq!(request.payload, line);
-            assert_eq!(
-                (request.status, request.time_taken_ms, &request.fields),
-                (None, None, &None)
-            );
-            assert!(
-                request.ext.is_empty() && request.dq_flags.is_empty(),
-                "{line}"
-            );
+            assert_eq!((request.status, request.time_taken_ms, &request.fields), (None, None, &None));
+            assert!(request.ext.is_empty() && request.dq_flags.is_empty(), "{line}");
             assert!(request.event_id.is_empty() && request.client_prefix.is_none());
         }
     }
@@ -374,23 +284,14 @@ mod tests {
             Some("kQ3v9ZtHcJfW0sYb7uXoLrE2mNpDgA5iTq8wKeRxV1hUyBzC4jM6Fw==")
         );
         assert_eq!(first.cdn.as_deref(), Some("cloudfront"));
-        assert_eq!(
-            first.uri_stem.as_deref(),
-            Some("/sample-videos/hls/BigBuckBunny/720p_00001.ts")
-        );
+        assert_eq!(first.uri_stem.as_deref(), Some("/sample-videos/hls/BigBuckBunny/720p_00001.ts"));
         assert_eq!((&first.method, &first.protocol_version), (&None, &None));
 
         let fastly = &requests[7];
         assert_eq!(fastly.cdn.as_deref(), Some("fastly"));
-        assert_eq!(
-            fastly.request_id.as_deref(),
-            Some("33c478dd-0491-4bfb-b303-64f546b819e7")
-        );
+        assert_eq!(fastly.request_id.as_deref(), Some("33c478dd-0491-4bfb-b303-64f546b819e7"));
         assert_eq!(fastly.method.as_deref(), Some("GET"));
-        assert_eq!(
-            fastly.uri_stem.as_deref(),
-            Some("/sample-videos/hls/news-live.m3u8")
-        );
+        assert_eq!(fastly.uri_stem.as_deref(), Some("/sample-videos/hls/news-live.m3u8"));
         assert_eq!(fastly.protocol_version.as_deref(), Some("HTTP/1.1"));
     }
 
@@ -401,49 +302,25 @@ mod tests {
                 "time_to_first_byte":"0.021","userAgent":"a%2520b","host":"h","queryString":"q=1","shield":"x"}"#,
         );
         assert_eq!(request.status, Some(200));
-        assert_eq!(
-            (request.time_taken_ms, request.ttfb_ms),
-            (Some(184), Some(21))
-        );
-        assert_eq!(
-            (request.user_agent.as_deref(), request.decode_depth),
-            (Some("a b"), Some(2))
-        );
-        assert_eq!(
-            (request.host.as_deref(), request.uri_query.as_deref()),
-            (Some("h"), Some("q=1"))
-        );
+        assert_eq!((request.time_taken_ms, request.ttfb_ms), (Some(184), Some(21)));
+        assert_eq!((request.user_agent.as_deref(), request.decode_depth), (Some("a b"), Some(2)));
+        assert_eq!((request.host.as_deref(), request.uri_query.as_deref()), (Some("h"), Some("q=1")));
         assert_eq!(request.ext, [("shield".to_owned(), "x".to_owned())]);
     }
 
     #[test]
     fn a_bad_value_costs_the_value_and_a_bad_time_the_record() {
-        let request = decoded(
-            r#"{"logdate":"2020-05-06","logtime":"08:00:00","bytes":"many","isbot":"perhaps","resulttype":"NEW"}"#,
-        );
+        let request = decoded(r#"{"logdate":"2020-05-06","logtime":"08:00:00","bytes":"many","isbot":"perhaps","resulttype":"NEW"}"#);
         assert_eq!((request.sc_bytes, request.is_bot), (None, None));
         assert_eq!(request.result_type.as_deref(), Some("NEW"));
         assert_eq!(request.dq_flags, ["bad_value"]);
 
         let check = |line: &str, expected: RejectReason| {
-            assert_eq!(
-                decode(line, &CONTEXT).unwrap_err().reason,
-                expected,
-                "{line}"
-            );
+            assert_eq!(decode(line, &CONTEXT).unwrap_err().reason, expected, "{line}");
         };
-        check(
-            r#"{"logdate":"2020-05-06","requestid":"x"}"#,
-            RejectReason::MissingEventTime,
-        );
-        check(
-            r#"{"logdate":"2020-05-06","logtime":""}"#,
-            RejectReason::MissingEventTime,
-        );
-        check(
-            r#"{"logdate":"2020-05-06","logtime":"8:00"}"#,
-            RejectReason::MissingEventTime,
-        );
+        check(r#"{"logdate":"2020-05-06","requestid":"x"}"#, RejectReason::MissingEventTime);
+        check(r#"{"logdate":"2020-05-06","logtime":""}"#, RejectReason::MissingEventTime);
+        check(r#"{"logdate":"2020-05-06","logtime":"8:00"}"#, RejectReason::MissingEventTime);
         check(
             r#"{"logdate":"1999-05-06","logtime":"08:00:00"}"#,
             RejectReason::EventTimeOutOfRange,

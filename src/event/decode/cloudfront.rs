@@ -11,10 +11,7 @@
 use std::borrow::Cow;
 
 use super::DecodeContext;
-use super::text::{
-    INTEGER_MAX, decimal, event_time_in_range, ext, flag, percent_decoded, pop, reject, utc_ms,
-    without_bom,
-};
+use super::text::{INTEGER_MAX, decimal, event_time_in_range, ext, flag, percent_decoded, pop, reject, utc_ms, without_bom};
 use crate::event::{CdnRequest, Reject, RejectReason};
 
 /// Columns of one log: the real-time log has 61, and the list is kept with every record.
@@ -134,26 +131,16 @@ pub(super) struct Layout {
 impl Layout {
     /// `list`: the names without `#Fields:`, separated by blanks or tabs. `None` if it names nothing.
     pub(super) fn new(list: &str) -> Result<Option<Layout>, Reject> {
-        let names: Vec<&str> = list
-            .split_ascii_whitespace()
-            .take(COLUMNS_MAX + 1)
-            .collect();
+        let names: Vec<&str> = list.split_ascii_whitespace().take(COLUMNS_MAX + 1).collect();
         if names.is_empty() {
             return Ok(None);
         }
         if names.len() > COLUMNS_MAX || list.len() > FIELDS_BYTES_MAX {
-            let detail = format!(
-                "the #Fields line names more than {COLUMNS_MAX} columns or exceeds {FIELDS_BYTES_MAX} bytes"
-            );
+            let detail = format!("the #Fields line names more than {COLUMNS_MAX} columns or exceeds {FIELDS_BYTES_MAX} bytes");
             return Err(reject(RejectReason::MissingFields, detail));
         }
-        let is_real_time = names
-            .iter()
-            .any(|name| name.eq_ignore_ascii_case("cs-host"));
-        let columns: Vec<Column> = names
-            .iter()
-            .map(|name| Column::named(name, is_real_time))
-            .collect();
+        let is_real_time = names.iter().any(|name| name.eq_ignore_ascii_case("cs-host"));
+        let columns: Vec<Column> = names.iter().map(|name| Column::named(name, is_real_time)).collect();
         let has = |column: Column| columns.contains(&column);
         let has_date_and_time = has(Column::Date) && has(Column::Time);
         Ok(Some(Layout {
@@ -172,20 +159,15 @@ impl Layout {
 pub(super) fn field_list(line: &str) -> Option<&str> {
     const PREFIX: &str = "#fields:";
     let start = line.get(..PREFIX.len())?;
-    start
-        .eq_ignore_ascii_case(PREFIX)
-        .then(|| &line[PREFIX.len()..])
+    start.eq_ignore_ascii_case(PREFIX).then(|| &line[PREFIX.len()..])
 }
 
 /// One record line, without its line end. Sets neither `event_id` nor `client_prefix`.
-pub(super) fn decode(
-    payload: &str,
-    layout: Option<&Layout>,
-    context: &DecodeContext,
-) -> Result<CdnRequest, Reject> {
+pub(super) fn decode(payload: &str, layout: Option<&Layout>, context: &DecodeContext) -> Result<CdnRequest, Reject> {
     let Some(layout) = layout else {
         let Some(layout) = standard_layout(payload) else {
-            let detail = "no #Fields line came before this record, and it has not the columns of the standard log; add the line to the file";
+            let detail =
+                "no #Fields line came before this record, and it has not the columns of the standard log; add the line to the file";
             return Err(reject(RejectReason::MissingFields, detail));
         };
         let mut request = decode(payload, Some(&layout), context)?;
@@ -289,18 +271,14 @@ impl<'a> Reading<'a> {
             Column::ProtocolVersion => request.protocol_version = text(),
             Column::TimeTaken => request.time_taken_ms = number(cell, 3, &mut request.dq_flags),
             Column::TimeToFirstByte => request.ttfb_ms = number(cell, 3, &mut request.dq_flags),
-            Column::ForwardedFor => {
-                request.forwarded_for = forwarded_for(cell, &mut request.dq_flags)
-            }
+            Column::ForwardedFor => request.forwarded_for = forwarded_for(cell, &mut request.dq_flags),
             Column::SslProtocol => request.ssl_protocol = text(),
             Column::SslCipher => request.ssl_cipher = text(),
             Column::FleStatus => request.fle_status = text(),
             Column::FleEncryptedFields => request.fle_encrypted_fields = text(),
             Column::ClientPort => request.client_port = number(cell, 0, &mut request.dq_flags),
             Column::ContentType => request.content_type = text(),
-            Column::ContentLength => {
-                request.content_length = number(cell, 0, &mut request.dq_flags)
-            }
+            Column::ContentLength => request.content_length = number(cell, 0, &mut request.dq_flags),
             Column::RangeStart => request.range_start = number(cell, 0, &mut request.dq_flags),
             Column::RangeEnd => request.range_end = number(cell, 0, &mut request.dq_flags),
             Column::Unknown => self.unknown.push((name, Cow::Borrowed(cell))),
@@ -335,11 +313,7 @@ fn forwarded_for(cell: &str, flags: &mut Vec<&'static str>) -> Vec<String> {
     let plain = decoded.replace("\\x20", " ");
     let items = plain.split(',').map(str::trim);
     let mut addresses = items.filter(|item| !item.is_empty() && *item != "-");
-    let kept = addresses
-        .by_ref()
-        .take(FORWARDED_MAX)
-        .map(str::to_owned)
-        .collect();
+    let kept = addresses.by_ref().take(FORWARDED_MAX).map(str::to_owned).collect();
     if addresses.next().is_some() {
         flag(flags, "truncated");
     }
@@ -355,18 +329,13 @@ mod tests {
 
     use super::*;
 
-    const ROW: &str = include_str!(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/reference/ref_cdn_v1_row.tsv"
-    ));
+    const ROW: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference/ref_cdn_v1_row.tsv"));
     const FIELDS_33: &str = "date time x-edge-location sc-bytes c-ip cs-method cs(Host) cs-uri-stem sc-status \
         cs(Referer) cs(User-Agent) cs-uri-query cs(Cookie) x-edge-result-type x-edge-request-id x-host-header \
         cs-protocol cs-bytes time-taken x-forwarded-for ssl-protocol ssl-cipher x-edge-response-result-type \
         cs-protocol-version fle-status fle-encrypted-fields c-port time-to-first-byte \
         x-edge-detailed-result-type sc-content-type sc-content-len sc-range-start sc-range-end";
-    const CONTEXT: DecodeContext = DecodeContext {
-        now_ms: 1_700_000_000_000,
-    };
+    const CONTEXT: DecodeContext = DecodeContext { now_ms: 1_700_000_000_000 };
 
     fn layout(fields: &str) -> Layout {
         Layout::new(fields).unwrap().unwrap()
@@ -424,45 +393,24 @@ mod tests {
 
     #[test]
     fn columns_are_bound_by_name() {
-        let request = decoded(
-            "sc-bytes\tnew-column Time  date",
-            "5\tx\t08:00:00\t2020-05-06",
-        )
-        .unwrap();
-        assert_eq!(
-            (request.sc_bytes, request.event_ts_ms),
-            (Some(5), 1_588_752_000_000)
-        );
+        let request = decoded("sc-bytes\tnew-column Time  date", "5\tx\t08:00:00\t2020-05-06").unwrap();
+        assert_eq!((request.sc_bytes, request.event_ts_ms), (Some(5), 1_588_752_000_000));
         assert_eq!(request.ext, [("new-column".to_owned(), "x".to_owned())]);
-        assert_eq!(
-            request.fields.as_deref(),
-            Some("sc-bytes new-column Time date")
-        );
+        assert_eq!(request.fields.as_deref(), Some("sc-bytes new-column Time date"));
     }
 
     #[test]
     fn only_one_trailing_tab_is_tolerated() {
         let check = |record: &str, expected: Result<i64, &str>| {
             let outcome = decoded("date time sc-bytes", record);
-            let outcome = outcome
-                .map(|request| request.sc_bytes.unwrap())
-                .map_err(|reject| reject.detail);
+            let outcome = outcome.map(|request| request.sc_bytes.unwrap()).map_err(|reject| reject.detail);
             assert_eq!(outcome, expected.map_err(str::to_owned), "{record}");
         };
         check("2020-05-06\t08:00:00\t5", Ok(5));
         check("2020-05-06\t08:00:00\t5\t", Ok(5));
-        check(
-            "2020-05-06\t08:00:00\t5\t\t",
-            Err("#Fields names 3 columns, the record has 5"),
-        );
-        check(
-            "2020-05-06\t08:00:00\t5\tx",
-            Err("#Fields names 3 columns, the record has 4"),
-        );
-        check(
-            "2020-05-06\t08:00:00",
-            Err("#Fields names 3 columns, the record has 2"),
-        );
+        check("2020-05-06\t08:00:00\t5\t\t", Err("#Fields names 3 columns, the record has 5"));
+        check("2020-05-06\t08:00:00\t5\tx", Err("#Fields names 3 columns, the record has 4"));
+        check("2020-05-06\t08:00:00", Err("#Fields names 3 columns, the record has 2"));
     }
 
     #[test]
@@ -470,57 +418,25 @@ mod tests {
         let fields = "date time sc-status time-taken c-port cs-method cs-bytes";
         let request = decoded(fields, "2020-05-06\t08:00:00\t000\t-\t\t-\t17").unwrap();
         assert_eq!((request.status, request.time_taken_ms), (Some(0), None));
-        assert_eq!(
-            (request.client_port, request.method, request.cs_bytes),
-            (None, None, Some(17))
-        );
+        assert_eq!((request.client_port, request.method, request.cs_bytes), (None, None, Some(17)));
         assert!(request.dq_flags.is_empty());
 
         let request = decoded(fields, "2020-05-06\t08:00:00\tok\t-0.5\t80\tGET\t1e99").unwrap();
-        assert_eq!(
-            (request.status, request.time_taken_ms, request.cs_bytes),
-            (None, None, None)
-        );
-        assert_eq!(
-            (request.client_port, request.dq_flags),
-            (Some(80), vec!["bad_value"])
-        );
+        assert_eq!((request.status, request.time_taken_ms, request.cs_bytes), (None, None, None));
+        assert_eq!((request.client_port, request.dq_flags), (Some(80), vec!["bad_value"]));
     }
 
     #[test]
     fn a_record_needs_a_time_it_can_be_filed_under() {
         let check = |fields: &str, record: &str, expected: RejectReason| {
-            assert_eq!(
-                decoded(fields, record).unwrap_err().reason,
-                expected,
-                "{record}"
-            );
+            assert_eq!(decoded(fields, record).unwrap_err().reason, expected, "{record}");
         };
-        check(
-            "date sc-bytes",
-            "2020-05-06\t5",
-            RejectReason::MissingFields,
-        );
+        check("date sc-bytes", "2020-05-06\t5", RejectReason::MissingFields);
         check("date time", "2020-05-06\t-", RejectReason::MissingEventTime);
-        check(
-            "date time",
-            "yesterday\t08:00:00",
-            RejectReason::MissingEventTime,
-        );
-        check(
-            "date time",
-            "2009-12-31\t23:59:59",
-            RejectReason::EventTimeOutOfRange,
-        );
-        check(
-            "date time",
-            "2023-11-16\t00:00:00",
-            RejectReason::EventTimeOutOfRange,
-        );
-        assert!(
-            decoded("date time", "2023-11-15\t22:13:20").is_ok(),
-            "exactly one day ahead"
-        );
+        check("date time", "yesterday\t08:00:00", RejectReason::MissingEventTime);
+        check("date time", "2009-12-31\t23:59:59", RejectReason::EventTimeOutOfRange);
+        check("date time", "2023-11-16\t00:00:00", RejectReason::EventTimeOutOfRange);
+        assert!(decoded("date time", "2023-11-15\t22:13:20").is_ok(), "exactly one day ahead");
         assert!(decoded("date time", "2010-01-01\t00:00:00").is_ok());
     }
 
@@ -530,11 +446,21 @@ mod tests {
         let assumed = decode(row, None, &CONTEXT).unwrap();
         let named = decoded(STANDARD_FIELDS, row).unwrap();
         assert_eq!(assumed.dq_flags, [ASSUMED_FIELDS]);
-        assert_eq!(CdnRequest { dq_flags: Vec::new(), ..assumed }, named);
+        assert_eq!(
+            CdnRequest {
+                dq_flags: Vec::new(),
+                ..assumed
+            },
+            named
+        );
         let without_status = row.replacen("\t200\t", "\tOK\t", 1);
         let without_a_column = row.rsplit_once('\t').unwrap().0.to_owned();
         for row in [without_status, without_a_column] {
-            assert_eq!(decode(&row, None, &CONTEXT).unwrap_err().reason, RejectReason::MissingFields, "{row}");
+            assert_eq!(
+                decode(&row, None, &CONTEXT).unwrap_err().reason,
+                RejectReason::MissingFields,
+                "{row}"
+            );
         }
     }
 
@@ -548,30 +474,18 @@ mod tests {
             "192.0.2.1,%2520192.0.2.2",
             "192.0.2.1%2C%20192.0.2.2,,-",
         ] {
-            let request = decoded(
-                "date time x-forwarded-for",
-                &format!("2020-05-06\t08:00:00\t{cell}"),
-            )
-            .unwrap();
+            let request = decoded("date time x-forwarded-for", &format!("2020-05-06\t08:00:00\t{cell}")).unwrap();
             assert_eq!(request.forwarded_for, ["192.0.2.1", "192.0.2.2"], "{cell}");
         }
         let many = "192.0.2.1,".repeat(FORWARDED_MAX + 1);
-        let request = decoded(
-            "date time x-forwarded-for",
-            &format!("2020-05-06\t08:00:00\t{many}"),
-        )
-        .unwrap();
-        assert_eq!(
-            (request.forwarded_for.len(), request.dq_flags),
-            (FORWARDED_MAX, vec!["truncated"])
-        );
+        let request = decoded("date time x-forwarded-for", &format!("2020-05-06\t08:00:00\t{many}")).unwrap();
+        assert_eq!((request.forwarded_for.len(), request.dq_flags), (FORWARDED_MAX, vec!["truncated"]));
     }
 
     #[test]
     fn real_time_logs_swap_the_hosts_and_count_seconds() {
         let fields = "timestamp cs-host x-host-header";
-        let request =
-            decoded(fields, "1607374321.541\twww.example.com\td1.cloudfront.net").unwrap();
+        let request = decoded(fields, "1607374321.541\twww.example.com\td1.cloudfront.net").unwrap();
         assert_eq!(request.event_ts_ms, 1_607_374_321_541);
         assert_eq!(request.host.as_deref(), Some("d1.cloudfront.net"));
         assert_eq!(request.host_header.as_deref(), Some("www.example.com"));
@@ -690,15 +604,8 @@ mod tests {
         assert_eq!(json!(requests.len()), expected["data_rows"], "{file}");
         let sc_bytes: i64 = requests.iter().filter_map(|request| request.sc_bytes).sum();
         assert_eq!(json!(sc_bytes), expected["sum_sc_bytes"], "{file}");
-        let time_taken_ms: i64 = requests
-            .iter()
-            .filter_map(|request| request.time_taken_ms)
-            .sum();
-        assert_eq!(
-            seconds(Some(time_taken_ms)),
-            expected["sum_time_taken"],
-            "{file}"
-        );
+        let time_taken_ms: i64 = requests.iter().filter_map(|request| request.time_taken_ms).sum();
+        assert_eq!(seconds(Some(time_taken_ms)), expected["sum_time_taken"], "{file}");
 
         let rows = expected["rows"].as_array().unwrap();
         assert_eq!(requests.len(), rows.len(), "{file}");

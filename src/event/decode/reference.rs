@@ -14,10 +14,7 @@ use std::ops::{Range, RangeInclusive};
 use chrono::{DateTime, NaiveDateTime};
 
 use super::DecodeContext;
-use super::text::{
-    BadValue, INTEGER_MAX, Object, Scalar, Vocabulary, bounded, content, cut, event_time_in_range,
-    flag, reject,
-};
+use super::text::{BadValue, INTEGER_MAX, Object, Scalar, Vocabulary, bounded, content, cut, event_time_in_range, flag, reject};
 use crate::event::{Device, EventKind, Identity, Network, PlayerEvent, Reject, RejectReason};
 
 /// The dialect's name in `source`.
@@ -199,10 +196,7 @@ pub(super) fn decode(payload: &str, context: &DecodeContext) -> Result<PlayerEve
 /// Where the payload holds user and device ids, ascending.
 fn identity_spans(payload: &str, object: &Object<'_, Key>) -> Vec<(Range<usize>, Identity)> {
     let mut spans = Vec::new();
-    for (key, identity) in [
-        (Key::UserId, Identity::User),
-        (Key::DeviceId, Identity::Device),
-    ] {
+    for (key, identity) in [(Key::UserId, Identity::User), (Key::DeviceId, Identity::Device)] {
         for raw in object.raw_of_all(key) {
             if Scalar::read(raw).is_none() {
                 continue;
@@ -225,12 +219,7 @@ struct Reading<'a> {
 impl<'a> Reading<'a> {
     fn type_name(&mut self) -> Result<Cow<'a, str>, Reject> {
         let name = self.object.take(Key::MetricType).map(Scalar::into_text);
-        name.ok_or_else(|| {
-            reject(
-                RejectReason::MissingEventType,
-                "MetricType is missing or empty",
-            )
-        })
+        name.ok_or_else(|| reject(RejectReason::MissingEventType, "MetricType is missing or empty"))
     }
 
     /// The event time in milliseconds, and as sent.
@@ -323,8 +312,7 @@ impl<'a> Reading<'a> {
         event.rtt_ms = self.real(Key::Rtt);
         event.request_id = self.request_id();
         let connection_type = self.text(Key::ConnectionType, TEXT_CHARS_MAX);
-        event.connection_type =
-            connection_type.filter(|name| !name.eq_ignore_ascii_case("not available"));
+        event.connection_type = connection_type.filter(|name| !name.eq_ignore_ascii_case("not available"));
         event.cdn = self.text(Key::Cdn, TEXT_CHARS_MAX);
         event.host = self.text(Key::Host, TEXT_CHARS_MAX);
         event.network = Network {
@@ -366,9 +354,7 @@ impl<'a> Reading<'a> {
     }
 
     fn errors(&mut self, event: &mut PlayerEvent) {
-        event
-            .error_codes
-            .extend(self.text(Key::ErrorCode, TEXT_CHARS_MAX));
+        event.error_codes.extend(self.text(Key::ErrorCode, TEXT_CHARS_MAX));
         event.error_category = self.text(Key::ErrorCategory, TEXT_CHARS_MAX);
         event.error_fatal = self.boolean(Key::ErrorFatal);
     }
@@ -440,13 +426,7 @@ impl<'a> Reading<'a> {
     }
 
     /// A number times 10^`scale`; outside of `range`, or no number, it is `None` with the flag.
-    fn number(
-        &mut self,
-        key: Key,
-        scale: usize,
-        range: RangeInclusive<i64>,
-        bad: &'static str,
-    ) -> Option<i64> {
+    fn number(&mut self, key: Key, scale: usize, range: RangeInclusive<i64>, bad: &'static str) -> Option<i64> {
         match self.object.take(key)?.decimal(scale) {
             Ok(None) => None,
             Ok(Some(value)) if range.contains(&value) => Some(value),
@@ -502,20 +482,14 @@ fn iso_ms(text: &str) -> Option<i64> {
 mod tests {
     use super::*;
 
-    const LINES: &str = include_str!(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/reference/ref_player.ndjson"
-    ));
+    const LINES: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference/ref_player.ndjson"));
     /// The first event of the reference session.
     const START_MS: i64 = 1_588_752_000_000;
-    const CONTEXT: DecodeContext = DecodeContext {
-        now_ms: 1_600_000_000_000,
-    };
+    const CONTEXT: DecodeContext = DecodeContext { now_ms: 1_600_000_000_000 };
 
     /// The event of a record with these members beside a type and a time.
     fn with(metric_type: &str, members: &str) -> PlayerEvent {
-        let record =
-            format!(r#"{{"MetricType":"{metric_type}","TimeStamp":1588752000000,{members}}}"#);
+        let record = format!(r#"{{"MetricType":"{metric_type}","TimeStamp":1588752000000,{members}}}"#);
         decode(&record, &CONTEXT).unwrap()
     }
 
@@ -529,9 +503,7 @@ mod tests {
             event.kind.unwrap().as_str().to_owned(),
             format!("+{}ms", event.event_ts_ms - START_MS),
         ];
-        let mut number = |name: &str, value: Option<i64>| {
-            words.extend(value.map(|value| format!("{name}={value}")))
-        };
+        let mut number = |name: &str, value: Option<i64>| words.extend(value.map(|value| format!("{name}={value}")));
         number("at", event.playhead_ms);
         number("of", event.duration_ms);
         number("shown", event.bitrate_bps);
@@ -547,25 +519,10 @@ mod tests {
         words.extend(event.rtt_ms.map(|rtt_ms| format!("rtt={rtt_ms}")));
         words.extend(event.connection_type.clone());
         words.extend(event.stream_format.map(str::to_owned));
-        words.extend(
-            event
-                .request_id
-                .as_ref()
-                .map(|id| format!("id={}", &id[..4])),
-        );
-        words.extend(
-            event
-                .error_message
-                .as_ref()
-                .map(|message| format!("message={message}")),
-        );
+        words.extend(event.request_id.as_ref().map(|id| format!("id={}", &id[..4])));
+        words.extend(event.error_message.as_ref().map(|message| format!("message={message}")));
         words.extend(event.end_reason.map(|reason| format!("end={reason}")));
-        words.extend(
-            event
-                .ext
-                .iter()
-                .map(|(key, value)| format!("{key}:{value}")),
-        );
+        words.extend(event.ext.iter().map(|(key, value)| format!("{key}:{value}")));
         words.extend(event.dq_flags.iter().map(|name| format!("!{name}")));
         words.join(" ")
     }
@@ -603,40 +560,17 @@ mod tests {
             "playback_request +60000ms at=0",
             "playback_error +61250ms at=0 message=Error",
         ];
-        let summaries: Vec<String> = LINES
-            .lines()
-            .map(|line| summary(&decode(line, &CONTEXT).unwrap()))
-            .collect();
+        let summaries: Vec<String> = LINES.lines().map(|line| summary(&decode(line, &CONTEXT).unwrap())).collect();
         assert_eq!(summaries, expected);
     }
 
     #[test]
     fn viewers_and_titles_of_the_reference_session_are_kept_as_sent() {
         let viewers = [
-            (
-                13,
-                "us-west-2:5f2c7b1e-8d0a-4a53-9b1f-2c6f0d1c7e10",
-                "BigBuckBunny",
-                "vod",
-            ),
-            (
-                6,
-                "us-west-2:91ab03d4-77c2-4e0e-a2c5-6e1f5d7b0a22",
-                "TearsOfSteel",
-                "vod",
-            ),
-            (
-                4,
-                "us-west-2:c4d8e611-0b3f-4f6d-8a77-19d2b3f4e533",
-                "news-live",
-                "live",
-            ),
-            (
-                2,
-                "us-west-2:e07f29aa-5c14-4b8b-b6e9-4470aa91cc44",
-                "oceans",
-                "live",
-            ),
+            (13, "us-west-2:5f2c7b1e-8d0a-4a53-9b1f-2c6f0d1c7e10", "BigBuckBunny", "vod"),
+            (6, "us-west-2:91ab03d4-77c2-4e0e-a2c5-6e1f5d7b0a22", "TearsOfSteel", "vod"),
+            (4, "us-west-2:c4d8e611-0b3f-4f6d-8a77-19d2b3f4e533", "news-live", "live"),
+            (2, "us-west-2:e07f29aa-5c14-4b8b-b6e9-4470aa91cc44", "oceans", "live"),
         ];
         let mut lines = LINES.lines();
         for (count, viewer, title, stream_type) in viewers {
@@ -672,51 +606,21 @@ mod tests {
     fn an_unknown_type_is_custom_and_keeps_its_name_and_fields() {
         let line = r#"{"MetricType":"Ad_Start","ad_id":"a-1","user_id":"u","video_id":"v","pod":{"n":1},"TimeStamp":1588752000000}"#;
         let event = decode(line, &CONTEXT).unwrap();
-        assert_eq!(
-            summary(&event),
-            r#"custom +0ms MetricType:Ad_Start ad_id:a-1 pod:{"n":1}"#
-        );
-        assert_eq!(
-            (event.user_id.as_deref(), event.content_id.as_deref()),
-            (Some("u"), Some("v"))
-        );
+        assert_eq!(summary(&event), r#"custom +0ms MetricType:Ad_Start ad_id:a-1 pod:{"n":1}"#);
+        assert_eq!((event.user_id.as_deref(), event.content_id.as_deref()), (Some("u"), Some("v")));
     }
 
     #[test]
     fn event_times_come_in_many_spellings() {
         let check = |members: &str, expected_ms: i64, raw: i64, flags: &[&str]| {
             let event = decode(&format!(r#"{{"MetricType":"PLAY",{members}}}"#), &CONTEXT).unwrap();
-            assert_eq!(
-                (event.event_ts_ms, event.event_ts_raw),
-                (expected_ms, Some(raw)),
-                "{members}"
-            );
+            assert_eq!((event.event_ts_ms, event.event_ts_raw), (expected_ms, Some(raw)), "{members}");
             assert_eq!(event.dq_flags, flags, "{members}");
         };
-        check(
-            r#""TimeStamp":1588752006100"#,
-            1_588_752_006_100,
-            1_588_752_006_100,
-            &[],
-        );
-        check(
-            r#""TimeStamp":1588752006100.9"#,
-            1_588_752_006_100,
-            1_588_752_006_100,
-            &[],
-        );
-        check(
-            r#""TimeStamp":" 1588752006100 ""#,
-            1_588_752_006_100,
-            1_588_752_006_100,
-            &[],
-        );
-        check(
-            r#""TimeStamp":1.5887520061e12"#,
-            1_588_752_006_100,
-            1_588_752_006_100,
-            &[],
-        );
+        check(r#""TimeStamp":1588752006100"#, 1_588_752_006_100, 1_588_752_006_100, &[]);
+        check(r#""TimeStamp":1588752006100.9"#, 1_588_752_006_100, 1_588_752_006_100, &[]);
+        check(r#""TimeStamp":" 1588752006100 ""#, 1_588_752_006_100, 1_588_752_006_100, &[]);
+        check(r#""TimeStamp":1.5887520061e12"#, 1_588_752_006_100, 1_588_752_006_100, &[]);
         check(
             r#""TimeStamp":1588752006"#,
             1_588_752_006_000,
@@ -729,84 +633,38 @@ mod tests {
             1_588_752_006,
             &["seconds_timestamp"],
         );
-        check(
-            r#""TimeStamp":1262304000000"#,
-            1_262_304_000_000,
-            1_262_304_000_000,
-            &[],
-        );
-        check(
-            r#""TimeStamp":1600086400000"#,
-            1_600_086_400_000,
-            1_600_086_400_000,
-            &[],
-        );
+        check(r#""TimeStamp":1262304000000"#, 1_262_304_000_000, 1_262_304_000_000, &[]);
+        check(r#""TimeStamp":1600086400000"#, 1_600_086_400_000, 1_600_086_400_000, &[]);
         let iso = [
             r#""TimeStamp":null,"isotimestamp":"2020-05-06T08:00:06.100Z""#,
             r#""isotimestamp":"2020-05-06T10:00:06.100+02:00""#,
             r#""isotimestamp":"2020-05-06 08:00:06.100""#,
         ];
         for members in iso {
-            check(
-                members,
-                1_588_752_006_100,
-                1_588_752_006_100,
-                &["iso_timestamp"],
-            );
+            check(members, 1_588_752_006_100, 1_588_752_006_100, &["iso_timestamp"]);
         }
     }
 
     #[test]
     fn an_iso_time_beside_a_time_stamp_is_only_kept() {
         let event = heartbeat(r#""isotimestamp":"2021-05-06T08:00:00Z""#);
-        assert_eq!(
-            summary(&event),
-            "heartbeat +0ms isotimestamp:2021-05-06T08:00:00Z"
-        );
+        assert_eq!(summary(&event), "heartbeat +0ms isotimestamp:2021-05-06T08:00:00Z");
     }
 
     #[test]
     fn an_event_without_a_type_or_a_believable_time_is_rejected() {
         let check = |line: &str, expected: RejectReason| {
-            assert_eq!(
-                decode(line, &CONTEXT).unwrap_err().reason,
-                expected,
-                "{line}"
-            );
+            assert_eq!(decode(line, &CONTEXT).unwrap_err().reason, expected, "{line}");
         };
-        check(
-            r#"{"TimeStamp":1588752000000}"#,
-            RejectReason::MissingEventType,
-        );
-        check(
-            r#"{"MetricType":"","TimeStamp":1588752000000}"#,
-            RejectReason::MissingEventType,
-        );
-        check(
-            r#"{"MetricType":null,"TimeStamp":1588752000000}"#,
-            RejectReason::MissingEventType,
-        );
+        check(r#"{"TimeStamp":1588752000000}"#, RejectReason::MissingEventType);
+        check(r#"{"MetricType":"","TimeStamp":1588752000000}"#, RejectReason::MissingEventType);
+        check(r#"{"MetricType":null,"TimeStamp":1588752000000}"#, RejectReason::MissingEventType);
         check(r#"{"MetricType":"PLAY"}"#, RejectReason::MissingEventTime);
-        check(
-            r#"{"MetricType":"PLAY","TimeStamp":"NaN"}"#,
-            RejectReason::MissingEventTime,
-        );
-        check(
-            r#"{"MetricType":"PLAY","TimeStamp":"noon"}"#,
-            RejectReason::MissingEventTime,
-        );
-        check(
-            r#"{"MetricType":"PLAY","TimeStamp":[1]}"#,
-            RejectReason::MissingEventTime,
-        );
-        check(
-            r#"{"MetricType":"PLAY","TimeStamp":0}"#,
-            RejectReason::EventTimeOutOfRange,
-        );
-        check(
-            r#"{"MetricType":"PLAY","TimeStamp":-5}"#,
-            RejectReason::EventTimeOutOfRange,
-        );
+        check(r#"{"MetricType":"PLAY","TimeStamp":"NaN"}"#, RejectReason::MissingEventTime);
+        check(r#"{"MetricType":"PLAY","TimeStamp":"noon"}"#, RejectReason::MissingEventTime);
+        check(r#"{"MetricType":"PLAY","TimeStamp":[1]}"#, RejectReason::MissingEventTime);
+        check(r#"{"MetricType":"PLAY","TimeStamp":0}"#, RejectReason::EventTimeOutOfRange);
+        check(r#"{"MetricType":"PLAY","TimeStamp":-5}"#, RejectReason::EventTimeOutOfRange);
         check(
             r#"{"MetricType":"PLAY","TimeStamp":1262303999999}"#,
             RejectReason::EventTimeOutOfRange,
@@ -819,26 +677,15 @@ mod tests {
             r#"{"MetricType":"PLAY","TimeStamp":1588752000000000000}"#,
             RejectReason::EventTimeOutOfRange,
         );
-        check(
-            r#"{"MetricType":"PLAY","TimeStamp":1e300}"#,
-            RejectReason::EventTimeOutOfRange,
-        );
+        check(r#"{"MetricType":"PLAY","TimeStamp":1e300}"#, RejectReason::EventTimeOutOfRange);
     }
 
     #[test]
     fn unknown_values_are_absent_however_they_are_written() {
         let nothing = summary(&heartbeat(r#""x":null"#));
         assert_eq!(nothing, "heartbeat +0ms");
-        for value in [
-            "null",
-            r#""""#,
-            r#""undefined""#,
-            r#""NaN""#,
-            r#""-Infinity""#,
-        ] {
-            let members = format!(
-                r#""at":{value},"duration":{value},"avg_bitrate":{value},"fps":{value},"rtt":{value},"seq":{value}"#
-            );
+        for value in ["null", r#""""#, r#""undefined""#, r#""NaN""#, r#""-Infinity""#] {
+            let members = format!(r#""at":{value},"duration":{value},"avg_bitrate":{value},"fps":{value},"rtt":{value},"seq":{value}"#);
             assert_eq!(summary(&heartbeat(&members)), nothing, "{value}");
         }
         for value in ["null", r#""""#, r#""undefined""#] {
@@ -847,10 +694,7 @@ mod tests {
             );
             let event = heartbeat(&members);
             assert_eq!(summary(&event), nothing, "{value}");
-            assert_eq!(
-                (event.user_id, event.content_id, event.error_fatal),
-                (None, None, None)
-            );
+            assert_eq!((event.user_id, event.content_id, event.error_fatal), (None, None, None));
             assert!(event.identity_spans.is_empty());
         }
         assert_eq!(
@@ -864,16 +708,9 @@ mod tests {
     #[test]
     fn a_value_of_the_wrong_kind_is_flagged_and_dropped() {
         let check = |members: &str, expected: &str| {
-            assert_eq!(
-                summary(&heartbeat(members)),
-                format!("heartbeat +0ms {expected}"),
-                "{members}"
-            );
+            assert_eq!(summary(&heartbeat(members)), format!("heartbeat +0ms {expected}"), "{members}");
         };
-        check(
-            r#""at":"5.02","avg_bitrate":"2149280""#,
-            "at=5020 shown=2149280",
-        );
+        check(r#""at":"5.02","avg_bitrate":"2149280""#, "at=5020 shown=2149280");
         check(r#""at":5.0205"#, "at=5021");
         check(r#""at":-0.1"#, "!bad_playhead");
         check(r#""at":"soon""#, "!bad_playhead");
@@ -900,19 +737,11 @@ mod tests {
         let check = |members: &str, stall_ms: Option<i64>, flags: &[&str]| {
             let event = with("BUFFER", &format!(r#""at":9,{members}"#));
             assert_eq!(event.kind, Some(EventKind::StallEnd));
-            assert_eq!(
-                (event.stall_ms, &event.dq_flags[..]),
-                (stall_ms, flags),
-                "{members}"
-            );
+            assert_eq!((event.stall_ms, &event.dq_flags[..]), (stall_ms, flags), "{members}");
         };
         check(r#""time_millisecond":1840"#, Some(1840), &[]);
         check(r#""time_millisecond":"1840.4""#, Some(1840), &[]);
-        check(
-            r#""time_millisecond":1588753024800"#,
-            Some(1_588_753_024_800),
-            &[],
-        );
+        check(r#""time_millisecond":1588753024800"#, Some(1_588_753_024_800), &[]);
         check(r#""time_millisecond":0"#, Some(0), &[]);
         check(r#""time_millisecond":null"#, None, &[]);
         check(r#""time_millisecond":-1"#, None, &["bad_length"]);
@@ -925,38 +754,15 @@ mod tests {
         let check = |members: &str, expected: EventKind| {
             let event = with("BUFFER", &format!(r#""time_millisecond":900,{members}"#));
             let is_stall = expected == EventKind::StallEnd;
-            assert_eq!(
-                (event.kind, event.stall_ms),
-                (Some(expected), is_stall.then_some(900)),
-                "{members}"
-            );
-            assert_eq!(
-                event.dq_flags.contains(&"startup_buffer"),
-                !is_stall,
-                "{members}"
-            );
+            assert_eq!((event.kind, event.stall_ms), (Some(expected), is_stall.then_some(900)), "{members}");
+            assert_eq!(event.dq_flags.contains(&"startup_buffer"), !is_stall, "{members}");
         };
-        check(
-            r#""buffer_type":"FirstBuffer","at":65.9"#,
-            EventKind::Metadata,
-        );
+        check(r#""buffer_type":"FirstBuffer","at":65.9"#, EventKind::Metadata);
         check(r#""buffer_type":"firstbuffer""#, EventKind::Metadata);
-        check(
-            r#""buffer_type":"ScreenFreezedBuffer","at":0"#,
-            EventKind::Metadata,
-        );
-        check(
-            r#""buffer_type":"ScreenFreezedBuffer","at":"0.0""#,
-            EventKind::Metadata,
-        );
-        check(
-            r#""buffer_type":"ScreenFreezedBuffer","at":0.5"#,
-            EventKind::StallEnd,
-        );
-        check(
-            r#""buffer_type":"ScreenFreezedBuffer""#,
-            EventKind::StallEnd,
-        );
+        check(r#""buffer_type":"ScreenFreezedBuffer","at":0"#, EventKind::Metadata);
+        check(r#""buffer_type":"ScreenFreezedBuffer","at":"0.0""#, EventKind::Metadata);
+        check(r#""buffer_type":"ScreenFreezedBuffer","at":0.5"#, EventKind::StallEnd);
+        check(r#""buffer_type":"ScreenFreezedBuffer""#, EventKind::StallEnd);
     }
 
     #[test]
@@ -964,17 +770,10 @@ mod tests {
         let check = |id: &str, is_id: bool| {
             let event = heartbeat(&format!(r#""cdn_tracking_id":"{id}""#));
             if is_id {
-                assert_eq!(
-                    (event.request_id.as_deref(), event.dq_flags.len()),
-                    (Some(id), 0)
-                );
+                assert_eq!((event.request_id.as_deref(), event.dq_flags.len()), (Some(id), 0));
                 return;
             }
-            assert_eq!(
-                (event.request_id, event.dq_flags),
-                (None, vec!["bad_request_id"]),
-                "{id}"
-            );
+            assert_eq!((event.request_id, event.dq_flags), (None, vec!["bad_request_id"]), "{id}");
             assert_eq!(event.ext, [("cdn_tracking_id".to_owned(), id.to_owned())]);
         };
         check("33c478dd-0491-4bfb-b303-64f546b819e7", true);
@@ -993,19 +792,10 @@ mod tests {
             "fatal":"true","background":false"#,
         );
         let text = |value: &Option<String>| value.clone().unwrap_or_default();
-        assert_eq!(
-            text(&event.native_session_id) + &text(&event.native_event_id),
-            "se"
-        );
-        assert_eq!(
-            (event.seq, event.device_id.as_deref()),
-            (Some(7), Some("d"))
-        );
+        assert_eq!(text(&event.native_session_id) + &text(&event.native_event_id), "se");
+        assert_eq!((event.seq, event.device_id.as_deref()), (Some(7), Some("d")));
         assert_eq!(text(&event.app_name) + &text(&event.app_version), "a1");
-        assert_eq!(
-            text(&event.player_name) + &text(&event.player_version),
-            "p2"
-        );
+        assert_eq!(text(&event.player_name) + &text(&event.player_version), "p2");
         assert_eq!(
             event.device,
             Device {
@@ -1015,10 +805,7 @@ mod tests {
                 browser: Some("b".to_owned()),
             }
         );
-        assert_eq!(
-            text(&event.user_agent) + &text(&event.cdn) + &text(&event.host),
-            "uach"
-        );
+        assert_eq!(text(&event.user_agent) + &text(&event.cdn) + &text(&event.host), "uach");
         assert_eq!(text(&event.content_title), "ct");
         assert_eq!(text(&event.client_address), "203.0.113.77");
         assert_eq!(
@@ -1035,21 +822,14 @@ mod tests {
             (&event.error_codes[..], text(&event.error_category)),
             (&["3".to_owned()][..], "network".to_owned())
         );
-        assert_eq!(
-            (event.error_fatal, event.background),
-            (Some(true), Some(false))
-        );
+        assert_eq!((event.error_fatal, event.background), (Some(true), Some(false)));
         assert_eq!(event.ext, [("app_type".to_owned(), "t".to_owned())]);
-        assert_eq!(
-            heartbeat(r#""app_type":"t""#).app_name.as_deref(),
-            Some("t")
-        );
+        assert_eq!(heartbeat(r#""app_type":"t""#).app_name.as_deref(), Some("t"));
     }
 
     #[test]
     fn a_client_address_never_reaches_ext() {
-        let event =
-            heartbeat(r#""ip":"192.0.2.1","client_ip":"192.0.2.2","Remote_Addr":"192.0.2.3""#);
+        let event = heartbeat(r#""ip":"192.0.2.1","client_ip":"192.0.2.2","Remote_Addr":"192.0.2.3""#);
         assert_eq!(event.client_address.as_deref(), Some("192.0.2.3"));
         assert!(event.ext.is_empty());
     }
@@ -1082,20 +862,11 @@ mod tests {
             assert_eq!(found, expected, "{members}");
         };
         let (user, device) = (Identity::User, Identity::Device);
-        check(
-            r#""user_id":"u","device_id":"d""#,
-            &[("u", user), ("d", device)],
-        );
-        check(
-            r#""device_id":"d","user_id" : "u""#,
-            &[("d", device), ("u", user)],
-        );
+        check(r#""user_id":"u","device_id":"d""#, &[("u", user), ("d", device)]);
+        check(r#""device_id":"d","user_id" : "u""#, &[("d", device), ("u", user)]);
         check(r#""user_id":12345,"device_id":null"#, &[("12345", user)]);
         check(r#""user_id":"a\u00e4\"b""#, &[(r#"a\u00e4\"b"#, user)]);
-        check(
-            r#""user_id":"first","USER_ID":"last""#,
-            &[("first", user), ("last", user)],
-        );
+        check(r#""user_id":"first","USER_ID":"last""#, &[("first", user), ("last", user)]);
         check(r#""\u0075ser_id":"u""#, &[("u", user)]);
         check(r#""user_id":{"id":"u"}"#, &[(r#"{"id":"u"}"#, user)]);
 

@@ -100,25 +100,15 @@ pub(super) fn decimal(text: &str, scale: usize) -> Option<i64> {
     if whole.is_empty() && fraction.is_empty() {
         return None;
     }
-    if !whole
-        .bytes()
-        .chain(fraction.bytes())
-        .all(|byte| byte.is_ascii_digit())
-    {
+    if !whole.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit()) {
         return None;
     }
     let kept = fraction.bytes().chain(std::iter::repeat(b'0')).take(scale);
     let mut value: i64 = 0;
     for digit in whole.bytes().chain(kept) {
-        value = value
-            .saturating_mul(10)
-            .saturating_add(i64::from(digit - b'0'));
+        value = value.saturating_mul(10).saturating_add(i64::from(digit - b'0'));
     }
-    if fraction
-        .as_bytes()
-        .get(scale)
-        .is_some_and(|digit| *digit >= b'5')
-    {
+    if fraction.as_bytes().get(scale).is_some_and(|digit| *digit >= b'5') {
         value = value.saturating_add(1);
     }
     Some(if negative { -value } else { value })
@@ -134,8 +124,7 @@ fn exponent_form(text: &str, scale: usize) -> Option<i64> {
 /// A finite number; words such as `inf` are none.
 pub(super) fn real(text: &str) -> Option<f64> {
     let text = text.trim();
-    let plain =
-        |byte: u8| byte.is_ascii_digit() || matches!(byte, b'+' | b'-' | b'.' | b'e' | b'E');
+    let plain = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'+' | b'-' | b'.' | b'e' | b'E');
     if !text.bytes().all(plain) {
         return None;
     }
@@ -183,10 +172,7 @@ pub(super) fn is_date(text: &str) -> bool {
 }
 
 /// Refuses a time before 2010 or more than a day ahead: it would move a watermark (DESIGN, D16).
-pub(super) fn event_time_in_range(
-    event_ts_ms: i64,
-    context: &DecodeContext,
-) -> Result<i64, Reject> {
+pub(super) fn event_time_in_range(event_ts_ms: i64, context: &DecodeContext) -> Result<i64, Reject> {
     if event_ts_ms < EVENT_TIME_MIN_MS {
         return Err(reject(
             RejectReason::EventTimeOutOfRange,
@@ -352,16 +338,12 @@ pub(super) struct BadValue;
 fn is_not_finite(text: &str) -> bool {
     let text = text.trim();
     let name = text.strip_prefix(['-', '+']).unwrap_or(text);
-    ["nan", "infinity", "inf"]
-        .iter()
-        .any(|word| name.eq_ignore_ascii_case(word))
+    ["nan", "infinity", "inf"].iter().any(|word| name.eq_ignore_ascii_case(word))
 }
 
 /// The part of a raw JSON value that a reader sees: inside the quotes, or all of it.
 pub(super) fn content(raw: &str) -> &str {
-    let inner = raw
-        .strip_prefix('"')
-        .and_then(|rest| rest.strip_suffix('"'));
+    let inner = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
     inner.unwrap_or(raw)
 }
 
@@ -485,11 +467,7 @@ impl<'a, K: Vocabulary> Object<'a, K> {
     }
 
     /// What no field took, as stored in `ext`.
-    pub(super) fn left_over(
-        &self,
-        pinned: Option<(&'a str, Cow<'a, str>)>,
-        flags: &mut Vec<&'static str>,
-    ) -> Vec<(String, String)> {
+    pub(super) fn left_over(&self, pinned: Option<(&'a str, Cow<'a, str>)>, flags: &mut Vec<&'static str>) -> Vec<(String, String)> {
         let mut unknown = Vec::new();
         for (position, member) in self.members.iter().enumerate() {
             if let Some(index) = member.known {
@@ -631,9 +609,7 @@ mod tests {
         check("1.5e3", 0, Some(1_500));
         check("99999999999999999999999", 3, Some(i64::MAX));
         check("1e300", 3, Some(i64::MAX));
-        for junk in [
-            "", ".", "-", "1.2.3", "abc", "1_000", "0x10", "e", "--1", "+-1", "NaN",
-        ] {
+        for junk in ["", ".", "-", "1.2.3", "abc", "1_000", "0x10", "e", "--1", "+-1", "NaN"] {
             check(junk, 3, None);
         }
     }
@@ -655,11 +631,7 @@ mod tests {
     #[test]
     fn a_user_agent_is_decoded_as_often_as_it_was_encoded() {
         let check = |text: &str, expected: &str, depth: i64| {
-            assert_eq!(
-                percent_decoded(text),
-                (Cow::Borrowed(expected), depth),
-                "{text}"
-            );
+            assert_eq!(percent_decoded(text), (Cow::Borrowed(expected), depth), "{text}");
         };
         check("curl/7.55.1", "curl/7.55.1", 0);
         check("a%20b", "a b", 1);
@@ -694,18 +666,10 @@ mod tests {
     fn ext_is_sorted_bounded_and_keeps_the_pinned_entry() {
         let names: Vec<String> = (0..100).map(|number| format!("k{number:03}")).collect();
         let unknown = |value: &'static str| -> Vec<(&str, Cow<'_, str>)> {
-            names
-                .iter()
-                .rev()
-                .map(|name| (name.as_str(), Cow::Borrowed(value)))
-                .collect()
+            names.iter().rev().map(|name| (name.as_str(), Cow::Borrowed(value))).collect()
         };
         let mut flags = Vec::new();
-        let stored = ext(
-            unknown("v"),
-            Some(("zz", Cow::Borrowed("pinned"))),
-            &mut flags,
-        );
+        let stored = ext(unknown("v"), Some(("zz", Cow::Borrowed("pinned"))), &mut flags);
         assert_eq!(stored.len(), EXT_KEYS_MAX);
         assert_eq!(stored[0].0, "k000");
         assert_eq!(stored[63], ("zz".to_owned(), "pinned".to_owned()));
@@ -713,10 +677,7 @@ mod tests {
 
         let mut flags = Vec::new();
         let twice = vec![("k", Cow::Borrowed("first")), ("k", Cow::Borrowed("last"))];
-        assert_eq!(
-            ext(twice, None, &mut flags),
-            [("k".to_owned(), "last".to_owned())]
-        );
+        assert_eq!(ext(twice, None, &mut flags), [("k".to_owned(), "last".to_owned())]);
         assert!(flags.is_empty());
 
         let long = "x".repeat(EXT_VALUE_CHARS_MAX + 1);
@@ -731,13 +692,7 @@ mod tests {
 
     #[test]
     fn a_lone_surrogate_costs_the_escape_and_not_the_record() {
-        assert_eq!(
-            Scalar::read(r#""a\ud800""#),
-            Some(Scalar::Text(Cow::Borrowed(r"a\ud800")))
-        );
-        assert_eq!(
-            Scalar::read(r#""a\u00e4\n""#),
-            Some(Scalar::Text(Cow::Borrowed("aä\n")))
-        );
+        assert_eq!(Scalar::read(r#""a\ud800""#), Some(Scalar::Text(Cow::Borrowed(r"a\ud800"))));
+        assert_eq!(Scalar::read(r#""a\u00e4\n""#), Some(Scalar::Text(Cow::Borrowed("aä\n"))));
     }
 }
