@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -348,36 +350,34 @@ async fn ask(settings: &SettingsArgs, query: &str, output: Output) -> anyhow::Re
     let pipelines = rollup::open_windows(&lake, pipelines).await?;
     let context = sql::open(&lake, &pipelines, limits).await?;
     let (schema, batches) = sql::query(&context, query, limits).await?;
-    let mut out = std::io::stdout().lock();
+    let text = rendered(&schema, &batches, output)?;
+    match std::io::stdout().lock().write_all(&text) {
+        // The reader has seen enough (`| head`).
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(0),
+        other => Ok(other.map(|()| 0)?),
+    }
+}
+
+fn rendered(schema: &SchemaRef, batches: &[RecordBatch], output: Output) -> anyhow::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    let empty = [RecordBatch::new_empty(Arc::clone(schema))];
+    let shown = if batches.is_empty() { &empty } else { batches };
     match output {
-        Output::Table => {
-            let batches = if batches.is_empty() {
-                vec![arrow::array::RecordBatch::new_empty(schema)]
-            } else {
-                batches
-            };
-            writeln!(out, "{}", arrow::util::pretty::pretty_format_batches(&batches)?)?;
-        }
+        Output::Table => writeln!(text, "{}", arrow::util::pretty::pretty_format_batches(shown)?)?,
         Output::Csv => {
-            let mut writer = arrow::csv::WriterBuilder::new().with_header(true).build(&mut out);
-            if batches.is_empty() {
-                writer.write(&arrow::array::RecordBatch::new_empty(schema))?;
-            }
-            for batch in &batches {
-                writer.write(batch)?;
-            }
+            let mut writer = arrow::csv::WriterBuilder::new().with_header(true).build(&mut text);
+            shown.iter().try_for_each(|batch| writer.write(batch))?;
         }
         Output::Json => {
-            let mut writer = arrow::json::WriterBuilder::new()
-                .with_explicit_nulls(true)
-                .build::<_, arrow::json::writer::JsonArray>(&mut out);
+            let builder = arrow::json::WriterBuilder::new().with_explicit_nulls(true);
+            let mut writer = builder.build::<_, arrow::json::writer::JsonArray>(&mut text);
             writer.write_batches(&batches.iter().collect::<Vec<_>>())?;
             writer.finish()?;
             drop(writer);
-            writeln!(out)?;
+            writeln!(text)?;
         }
     }
-    Ok(0)
+    Ok(text)
 }
 
 async fn check(settings: &SettingsArgs, json: bool) -> anyhow::Result<u8> {

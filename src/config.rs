@@ -65,7 +65,7 @@ pub struct Config {
 /// One watched folder or file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceConfig {
-    /// Unique; progress is kept under it.
+    /// Unique; what the log calls it.
     pub name: String,
     pub path: PathBuf,
     pub format: SourceFormat,

@@ -38,6 +38,9 @@ use crate::watch::Watch;
 /// How often the network databases are looked at for a newer file.
 const DATABASE_CHECK_EVERY: Duration = Duration::from_secs(60);
 
+/// How often the alert folder is looked at for an edit.
+const ALERTS_CHECK_EVERY: Duration = Duration::from_secs(1);
+
 /// A list of things that a person has to mend in settings, pipelines or alerts.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.join("\n"))]
@@ -97,7 +100,7 @@ pub async fn gold_specs(pipelines: &[Pipeline]) -> Result<Vec<TableSpec>, Compla
 
 /// Rules of the folder that the settings name, checked against the gold tables.
 pub async fn rules(config: &Config, specs: &[TableSpec]) -> Result<RuleSet, Complaints> {
-    let files = folder_files(&config.alerts.folder, "yaml", &builtin::ALERTS)?;
+    let files = alert_files(config)?;
     let rules = parse_rules(&files, &GoldCatalogue(specs), &process_env)
         .map_err(|complaints| Complaints(complaints.iter().map(ToString::to_string).collect()))?;
     let context = empty_gold(specs).map_err(|error| Complaints(vec![error.to_string()]))?;
@@ -215,10 +218,10 @@ impl Parts {
 /// written. A single unreadable file is named in the summary and does not stop the others.
 pub async fn ingest_once(config: &Config, clock: Arc<dyn Clock>, progress: &mut dyn Progress) -> anyhow::Result<Summary> {
     let started = std::time::Instant::now();
-    let (enricher, privacy) = rules_of_identity(config)?;
     let mut source = file_source(config, true);
-    // Paths are checked before the lake is touched.
+    // Paths are checked before anything is written, the key of pseudonyms included.
     let found = source.discover()?;
+    let (enricher, privacy) = rules_of_identity(config)?;
     let mut parts = Parts::open(config, Arc::clone(&clock), Arc::clone(&enricher), Arc::clone(&privacy)).await?;
     let mut intake = Intake::new(source, batch_limits(config), enricher, privacy, clock);
     let files = found.len() as u64;
@@ -298,12 +301,18 @@ pub async fn follow(config: &Config, clock: Arc<dyn Clock>, mut stop: signal::Re
     let source = file_source(config, false);
     let mut parts = Parts::open(config, Arc::clone(&clock), Arc::clone(&enricher), Arc::clone(&privacy)).await?;
     let mut intake = Intake::new(source, batch_limits(config), Arc::clone(&enricher), privacy, Arc::clone(&clock));
-    let watched: Vec<String> = config.sources.iter().map(|source| source.path.display().to_string()).collect();
+    let watched: Vec<String> = config.sources.iter().map(|source| format!("{} ({})", source.name, source.path.display())).collect();
     tracing::info!(lake = %config.data.display(), watching = watched.join(", "), "playhead is running; stop it with Ctrl-C");
     let mut databases_checked = std::time::Instant::now();
+    let mut alerts_checked = std::time::Instant::now();
+    let mut alerts = AlertFolder::of(config);
     while !*stop.borrow() {
         let epoch_started = std::time::Instant::now();
         let busy = follow_once(&mut parts, &mut intake, &clock).await?;
+        if alerts_checked.elapsed() >= ALERTS_CHECK_EVERY {
+            alerts_checked = std::time::Instant::now();
+            alerts.take_up_edits(config, &mut parts.watch).await;
+        }
         if databases_checked.elapsed() >= DATABASE_CHECK_EVERY {
             databases_checked = std::time::Instant::now();
             log_complaints(&enricher.reload_changed());
@@ -328,6 +337,45 @@ pub async fn follow(config: &Config, clock: Arc<dyn Clock>, mut stop: signal::Re
         "stopped in order"
     );
     Ok(())
+}
+
+/// The alert files as they were last looked at.
+struct AlertFolder {
+    files: Option<Vec<(String, String)>>,
+}
+
+impl AlertFolder {
+    fn of(config: &Config) -> AlertFolder {
+        AlertFolder { files: alert_files(config).ok() }
+    }
+
+    /// An edit takes effect as a whole: all files are right, or the rules in force stay.
+    async fn take_up_edits(&mut self, config: &Config, watch: &mut Watch) {
+        let files = alert_files(config).ok();
+        if files == self.files {
+            return;
+        }
+        self.files = files;
+        let specs = match pipelines(config) {
+            Ok(pipelines) => gold_specs(&pipelines).await,
+            Err(complaints) => Err(complaints),
+        };
+        let rules = match specs {
+            Ok(specs) => rules(config, &specs).await,
+            Err(complaints) => Err(complaints),
+        };
+        match rules {
+            Ok(rules) => {
+                tracing::info!(rules = rules.rules.len(), hash = rules.hash, "alert rules taken up");
+                watch.replace_rules(rules);
+            }
+            Err(complaints) => tracing::error!("the alert files were changed and are not right; the rules before stay in force:\n{complaints}"),
+        }
+    }
+}
+
+fn alert_files(config: &Config) -> Result<Vec<(String, String)>, Complaints> {
+    folder_files(&config.alerts.folder, "yaml", &builtin::ALERTS)
 }
 
 enum Busy {

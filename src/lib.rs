@@ -20,8 +20,8 @@
 //! shell        main  cli  daemon  config  contract  telemetry  builtin
 //! conductors   ingest  rollup  watch
 //! edges        source  lake  sql  notify
-//! rules        event::decode  enrich  privacy  session  watermark  alert
-//! words        event  event::facts  event::schema  clock  simulate
+//! rules        event::decode  event::schema  enrich  privacy  session  watermark  alert
+//! words        event  event::facts  clock  simulate
 //! ```
 //!
 //! `tests/it/house.rs` checks it. `ARCHITECTURE.md` says why it is so.

@@ -47,12 +47,26 @@ pub struct QueryLimits {
 pub enum SqlError {
     #[error(transparent)]
     Lake(#[from] LakeError),
-    #[error("{0}")]
-    Query(#[from] DataFusionError),
+    #[error("{}", in_words(.0))]
+    Query(DataFusionError),
     #[error("{0}")]
     Pipeline(pipeline::Complaint),
     #[error("the query took longer than {0:?} and was stopped; narrow its time range, or raise sql.timeout")]
     Timeout(Duration),
+}
+
+/// Not a `#[from]`: the text is already told in full, and a source would tell it once more.
+impl From<DataFusionError> for SqlError {
+    fn from(error: DataFusionError) -> SqlError {
+        SqlError::Query(error)
+    }
+}
+
+fn in_words(error: &DataFusionError) -> String {
+    match error.find_root() {
+        DataFusionError::SQL(parser, _) => parser.to_string(),
+        _ => error.to_string(),
+    }
 }
 
 /// The windows of one pipeline that are to be answered from silver, as epoch minutes of their starts.

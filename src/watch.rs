@@ -97,9 +97,16 @@ impl Watch {
             .count()
     }
 
+    /// Messages that wait for a target; none where delivery is switched off.
     pub fn undelivered(&self) -> usize {
-        self.undelivered.len()
+        self.notifier.as_ref().map_or(0, |_| self.undelivered.len())
     }
+
+    /// Puts other rules in force. Alerts of rules that are gone end at the next window.
+    pub fn replace_rules(&mut self, rules: RuleSet) {
+        self.rules = rules;
+    }
+
 
     /// Judges the windows that newly closed minutes complete, records and sends.
     pub async fn run(&mut self, closed: &BTreeSet<i64>, now_ms: i64) -> Result<(), SqlError> {

@@ -1,6 +1,6 @@
 //! Local files and folders: plain, gzip and zstd, read once, resumed by name and byte.
 //!
-//! Implements the files source. A file's partition is its path and a fingerprint of its first line,
+//! Implements the files source. A file's partition is its path and a fingerprint of its first record,
 //! so that a rotated file under an old name is a new partition; what overlaps is caught as
 //! duplicates.
 //!
@@ -25,7 +25,7 @@ use crate::event::decode::{Format, RECORD_BYTES_MAX, detect};
 
 /// How much of a file's head is looked at for its format: a few records of the largest usual size.
 const HEAD_BYTES: usize = 64 << 10;
-/// The part of the first line that fingerprints a file: enough to hold an event's time and id.
+/// The part of the first record that fingerprints a file: enough to hold an event's time and id.
 const FINGERPRINT_BYTES: usize = 1 << 10;
 /// How much is read from a file at once.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -155,20 +155,22 @@ impl FileSource {
 
     fn look_at(&mut self, path: &Path, format: Option<Format>) -> Result<Option<Discovered>, FilesError> {
         let size_bytes = std::fs::metadata(path).map_err(unreadable(path))?.len();
+        let is_known = |followed: &Followed| size_bytes == followed.read_size || self.queue.contains(path);
+        if self.files.get(path).is_some_and(is_known) {
+            return Ok(None);
+        }
+        let found = inspect(path, format, size_bytes)?;
         if let Some(followed) = self.files.get(path) {
-            if size_bytes == followed.read_size || self.queue.contains(path) {
-                return Ok(None);
-            }
-            let shrank = size_bytes < followed.read_size;
-            if !shrank && followed.codec == Codec::Plain {
+            // A longer file that begins otherwise is a new one: the old one was rotated away between two looks.
+            let has_grown = size_bytes > followed.read_size && found.partition == followed.found.partition;
+            if has_grown && followed.codec == Codec::Plain {
                 self.queue.insert(path.to_path_buf());
                 return Ok(None);
             }
             self.files.remove(path);
         }
-        let found = inspect(path, format, size_bytes)?;
-        // A file whose first line is not complete has no name yet: it waits.
-        Ok(found.filter(|found| self.one_shot || !found.first_line.is_empty()))
+        // A file whose first record is not complete has no name yet: it waits.
+        Ok(Some(found).filter(|found| self.one_shot || !found.first_line.is_empty()))
     }
 
     /// Queues a discovered file from a position; `read_to_ms` is the event time it stands at.
@@ -340,7 +342,11 @@ impl FileSource {
         stream.rest = part.buffer.split_off(line_start);
         followed.offset = part.to;
         if part.finished {
-            followed.read_size = std::fs::metadata(path).map_or(followed.found.size_bytes, |metadata| metadata.len());
+            // What was read, not what is there by now: somebody may have written on since.
+            followed.read_size = match followed.codec {
+                Codec::Plain => (part.to + stream.skipping_bytes).unsigned_abs() + stream.rest.len() as u64,
+                Codec::Gzip | Codec::Zstd => followed.found.size_bytes,
+            };
         }
         Ok(part)
     }
@@ -388,7 +394,7 @@ fn list(path: &Path, depth: usize, into: &mut Vec<PathBuf>) -> Result<(), FilesE
     Ok(())
 }
 
-fn inspect(path: &Path, format: Option<Format>, size_bytes: u64) -> Result<Option<Discovered>, FilesError> {
+fn inspect(path: &Path, format: Option<Format>, size_bytes: u64) -> Result<Discovered, FilesError> {
     let codec = codec_of(path)?;
     let mut head = Vec::with_capacity(HEAD_BYTES);
     let read = open_at(path, codec, 0)?.take(HEAD_BYTES as u64).read_to_end(&mut head);
@@ -397,8 +403,13 @@ fn inspect(path: &Path, format: Option<Format>, size_bytes: u64) -> Result<Optio
     {
         return Err(read_error(path, codec, 0, &error));
     }
-    let first_line_end = memchr::memchr(b'\n', &head);
-    let fingerprint = xxh3_64(&head[..first_line_end.unwrap_or(head.len()).min(FINGERPRINT_BYTES)]);
+    // Comments stand alike at the head of every log: the first record tells one from the other.
+    let identity = first_record(&head).unwrap_or(&head);
+    let fingerprint = xxh3_64(&identity[..identity.len().min(FINGERPRINT_BYTES)]);
+    // The last line may still be written to, unless more is there than is looked at.
+    let is_whole = codec != Codec::Plain || head.len() == HEAD_BYTES;
+    let whole_bytes = if is_whole { head.len() } else { memchr::memrchr(b'\n', &head).map_or(0, |end| end + 1) };
+    let first_line = first_record(&head[..whole_bytes]).unwrap_or_default().to_vec();
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     let header: Vec<u8> = head
         .split_inclusive(|byte| *byte == b'\n')
@@ -406,23 +417,19 @@ fn inspect(path: &Path, format: Option<Format>, size_bytes: u64) -> Result<Optio
         .flatten()
         .copied()
         .collect();
-    let first_line = match first_line_end {
-        Some(_) => head
-            .split(|byte| *byte == b'\n')
-            .find(|line| !line.is_empty() && !line.starts_with(b"#"))
-            .unwrap_or(b" ")
-            .to_vec(),
-        None if codec == Codec::Plain => Vec::new(),
-        None => head.clone(),
-    };
-    Ok(Some(Discovered {
+    Ok(Discovered {
         path: path.to_path_buf(),
         partition: format!("{}#{:08x}", absolute.display(), fingerprint & 0xffff_ffff).into(),
         format: format.or_else(|| detect(&head)),
         header: header.into(),
         first_line,
         size_bytes,
-    }))
+    })
+}
+
+/// The first line that is neither blank nor a comment.
+fn first_record(head: &[u8]) -> Option<&[u8]> {
+    head.split(|byte| *byte == b'\n').find(|line| !line.trim_ascii().is_empty() && !line.starts_with(b"#"))
 }
 
 /// By magic number, not by name: rotated and re-packed files keep wrong endings.

@@ -53,9 +53,15 @@ fn assert_refused(bench: &Bench, arguments: &[&str], code: i32, holds: &[&str]) 
     let output = bench.run(arguments);
     assert_told(&output, arguments, code, holds);
     let after = lake_files(bench);
-    let changed: Vec<&PathBuf> =
-        after.iter().filter(|(name, bytes)| before.get(*name) != Some(bytes)).map(|(name, _)| name).collect();
-    assert!(changed.is_empty() && before.len() == after.len(), "{arguments:?} changed the lake: {changed:?}");
+    let changed: Vec<&PathBuf> = after
+        .iter()
+        .filter(|(name, bytes)| before.get(*name) != Some(bytes))
+        .map(|(name, _)| name)
+        .collect();
+    assert!(
+        changed.is_empty() && before.len() == after.len(),
+        "{arguments:?} changed the lake: {changed:?}"
+    );
 }
 
 #[track_caller]
@@ -65,11 +71,22 @@ fn assert_told(output: &Output, arguments: &[&str], code: i32, holds: &[&str]) {
     for part in holds {
         assert!(message.contains(part), "{arguments:?}: the message lacks {part:?}:\n{message}");
     }
-    assert_eq!(message.matches("playhead: ").count(), usize::from(arguments[0] != "check"), "not one message:\n{message}");
+    assert_eq!(
+        message.matches("playhead: ").count(),
+        usize::from(arguments[0] != "check"),
+        "not one message:\n{message}"
+    );
     for noise in ["panicked", "RUST_BACKTRACE", "Error: ", "DataFusionError", "ParserError(", "Some("] {
-        assert!(!message.contains(noise), "{arguments:?}: a programmer's words ({noise:?}):\n{message}");
+        assert!(
+            !message.contains(noise),
+            "{arguments:?}: a programmer's words ({noise:?}):\n{message}"
+        );
     }
-    assert!(output.stdout.is_empty(), "{arguments:?} printed a result: {}", String::from_utf8_lossy(&output.stdout));
+    assert!(
+        output.stdout.is_empty(),
+        "{arguments:?} printed a result: {}",
+        String::from_utf8_lossy(&output.stdout)
+    );
 }
 
 fn text(path: &Path) -> &str {
@@ -87,7 +104,9 @@ fn packed(bytes: &[u8]) -> Vec<u8> {
 /// Whole lines that can be had from a cut gzip stream.
 fn whole_lines(cut: &[u8]) -> usize {
     let mut unpacked = Vec::new();
-    flate2::read::GzDecoder::new(cut).read_to_end(&mut unpacked).expect_err("the stream is cut");
+    flate2::read::GzDecoder::new(cut)
+        .read_to_end(&mut unpacked)
+        .expect_err("the stream is cut");
     unpacked.iter().filter(|byte| **byte == b'\n').count()
 }
 
@@ -112,7 +131,10 @@ fn a_cut_gzip_file_gives_its_whole_lines_and_says_what_to_do() {
         let unreadable = summary["unreadable"].as_array().expect("a list");
         assert_eq!(unreadable.len(), 1, "{summary}");
         for part in ["in.ndjson.gz", "gzip", "replace the file"] {
-            assert!(unreadable[0].as_str().is_some_and(|entry| entry.contains(part)), "{part:?} is not in {summary}");
+            assert!(
+                unreadable[0].as_str().is_some_and(|entry| entry.contains(part)),
+                "{part:?} is not in {summary}"
+            );
             assert!(message.contains(part), "the message lacks {part:?}:\n{message}");
         }
 
@@ -130,7 +152,12 @@ fn a_folder_that_does_not_exist_is_named_and_nothing_is_made() {
     assert_refused(&bench, &["ingest", "no/such/folder"], USAGE, &["no/such/folder", "check the name"]);
     // The good file beside it is not read either: the command line is wrong.
     let player = reference("ref_cdn.ndjson");
-    assert_refused(&bench, &["ingest", text(&player), "no/such/folder"], USAGE, &["no/such/folder", "check the name"]);
+    assert_refused(
+        &bench,
+        &["ingest", text(&player), "no/such/folder"],
+        USAGE,
+        &["no/such/folder", "check the name"],
+    );
 
     let output = Command::new(PLAYHEAD)
         .args(["ingest", "no/such/folder", "--data", "fresh"])
@@ -146,7 +173,10 @@ fn a_folder_that_does_not_exist_is_named_and_nothing_is_made() {
 #[test]
 fn a_wrong_setting_is_named_by_file_line_and_column() {
     let cases: [(&str, &[&str]); 6] = [
-        ("ingest:\n  batch_record: 1\n", &["wrong.yaml:2:3", "unknown key \"batch_record\"", "did you mean \"batch_records\"?"]),
+        (
+            "ingest:\n  batch_record: 1\n",
+            &["wrong.yaml:2:3", "unknown key \"batch_record\"", "did you mean \"batch_records\"?"],
+        ),
         ("data: ./lake\ningst: {}\n", &["wrong.yaml:2:1", "did you mean \"ingest\"?"]),
         ("ingest:\n  commit_every: 5\n", &["wrong.yaml:2:", "commit_every"]),
         ("privacy:\n  identity: hash\n", &["wrong.yaml:2:", "identity", "pseudonym", "keep"]),
@@ -206,10 +236,21 @@ fn a_wrong_alert_is_named_by_file_and_line_and_touches_no_lake() {
     let line_of = |text: &str, part: &str| text.lines().position(|line| line.contains(part)).expect("the line is there") + 1;
     let misspelt = good.replacen("min_samples:", "min_sample:", 1);
     let other_table = good.replacen("from: gold.errors_1m", "from: gold.error_1m", 1);
-    assert!(misspelt != good && other_table != good, "the shipped alert has changed: adapt this test");
+    assert!(
+        misspelt != good && other_table != good,
+        "the shipped alert has changed: adapt this test"
+    );
     let cases = [
-        (&misspelt, format!("folder/wrong.yaml:{}:", line_of(&misspelt, "min_sample:")), "min_samples"),
-        (&other_table, format!("folder/wrong.yaml:{}:", line_of(&other_table, "gold.error_1m")), "gold.errors_1m"),
+        (
+            &misspelt,
+            format!("folder/wrong.yaml:{}:", line_of(&misspelt, "min_sample:")),
+            "min_samples",
+        ),
+        (
+            &other_table,
+            format!("folder/wrong.yaml:{}:", line_of(&other_table, "gold.error_1m")),
+            "gold.errors_1m",
+        ),
     ];
     let (bench, player) = (filled(), reference("ref_cdn.ndjson"));
     bench.write("s.yaml", "alerts: {folder: ./folder}\n");
@@ -227,7 +268,10 @@ fn a_command_line_that_is_wrong_is_usage() {
         let before = lake_files(&bench);
         let output = bench.run(arguments);
         assert_eq!(output.status.code(), Some(USAGE), "{arguments:?}");
-        assert!(String::from_utf8_lossy(&output.stderr).contains("Usage"), "{arguments:?} does not show the usage");
+        assert!(
+            String::from_utf8_lossy(&output.stderr).contains("Usage"),
+            "{arguments:?} does not show the usage"
+        );
         assert!(lake_files(&bench) == before, "{arguments:?} changed the lake");
     }
 }
@@ -236,7 +280,10 @@ fn a_command_line_that_is_wrong_is_usage() {
 
 fn commits(bench: &Bench, table: &str) -> Vec<PathBuf> {
     let folder = bench.lake().join(table.replace('.', "/")).join("_delta_log");
-    let names = std::fs::read_dir(folder).expect("the table has a log").flatten().map(|entry| entry.path());
+    let names = std::fs::read_dir(folder)
+        .expect("the table has a log")
+        .flatten()
+        .map(|entry| entry.path());
     let mut commits: Vec<PathBuf> = names.filter(|path| path.extension().is_some_and(|found| found == "json")).collect();
     commits.sort();
     commits
@@ -279,7 +326,13 @@ impl Daemon {
     /// Starts it and waits until it says that it runs.
     fn start(bench: &Bench) -> Daemon {
         let mut command = bench.command(&["run"]);
-        let mut daemon = Daemon(command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("the binary starts"));
+        let mut daemon = Daemon(
+            command
+                .stderr(Stdio::piped())
+                .stdout(Stdio::null())
+                .spawn()
+                .expect("the binary starts"),
+        );
         let errors = BufReader::new(daemon.0.stderr.take().expect("it is piped"));
         let (tell, told) = std::sync::mpsc::channel();
         std::thread::spawn(move || errors.lines().map_while(Result::ok).for_each(|line| drop(tell.send(line))));
@@ -323,7 +376,11 @@ fn a_query_on_no_lake_says_how_to_make_one_and_makes_none() {
     let bench = Bench::new();
     let lake = bench.path("nowhere");
     let arguments = ["sql", "SELECT 1", "--data", text(&lake)];
-    let output = Command::new(PLAYHEAD).args(arguments).current_dir(bench.path("")).output().expect("the binary starts");
+    let output = Command::new(PLAYHEAD)
+        .args(arguments)
+        .current_dir(bench.path(""))
+        .output()
+        .expect("the binary starts");
     assert_told(&output, &arguments, FAILURE, &["nowhere", "playhead ingest", "--data"]);
     assert!(!lake.exists(), "a query made a lake folder");
 }

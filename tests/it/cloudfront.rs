@@ -65,11 +65,19 @@ fn compare_file(path: &Path, expected: &Value) {
     let bench = Bench::new();
     let summary = bench.ingest(&[path]);
     let count = &expected["data_rows"];
-    assert_eq!((&summary["received"], &summary["stored"], &summary["rejected"]), (count, count, &json!(0)), "{file}: {summary}");
+    assert_eq!(
+        (&summary["received"], &summary["stored"], &summary["rejected"]),
+        (count, count, &json!(0)),
+        "{file}: {summary}"
+    );
 
     let sums = &bench.sql("SELECT count(*) AS n, sum(sc_bytes) AS bytes, sum(time_taken_ms) AS ms FROM silver.cdn_requests")[0];
     let sum_ms = milliseconds(&expected["sum_time_taken"]);
-    assert_eq!(sums, &json!({"n": count, "bytes": expected["sum_sc_bytes"], "ms": sum_ms}), "{file}");
+    assert_eq!(
+        sums,
+        &json!({"n": count, "bytes": expected["sum_sc_bytes"], "ms": sum_ms}),
+        "{file}"
+    );
     assert_eq!(classes(&bench, "status"), expected["by_status"], "{file}");
     assert_eq!(classes(&bench, "result_type"), expected["by_result_type"], "{file}");
 
@@ -120,7 +128,9 @@ fn cut(address: &Value) -> Value {
 }
 
 fn milliseconds(seconds: &Value) -> Value {
-    seconds.as_f64().map_or(Value::Null, |seconds| json!((seconds * 1000.0).round() as i64))
+    seconds
+        .as_f64()
+        .map_or(Value::Null, |seconds| json!((seconds * 1000.0).round() as i64))
 }
 
 fn as_logged(value: &Value) -> Value {
@@ -134,6 +144,8 @@ fn as_logged(value: &Value) -> Value {
 fn classes(bench: &Bench, column: &str) -> Value {
     let query = format!("SELECT CAST({column} AS VARCHAR) AS class, count(*) AS n FROM silver.cdn_requests GROUP BY 1");
     let rows = bench.sql(&query).into_iter();
-    let classes: Map<String, Value> = rows.map(|row| (row["class"].as_str().unwrap_or("null").to_string(), row["n"].clone())).collect();
+    let classes: Map<String, Value> = rows
+        .map(|row| (row["class"].as_str().unwrap_or("null").to_string(), row["n"].clone()))
+        .collect();
     Value::Object(classes)
 }

@@ -50,12 +50,18 @@ fn cases() -> Vec<Case> {
         (event_of_bytes(2 << 20), Rejected("too_large")),
         (event_of_bytes(RECORD_BYTES_MAX + 1), Rejected("too_large")),
         (event_of_bytes(RECORD_BYTES_MAX), Stored("playback_request")),
-        (b"{\"MetricType\":\"PLAY\",\"user_id\":\"\xff\xfe\",\"video_id\":\"v\",\"TimeStamp\":1588752000000}".to_vec(), Rejected("not_utf8")),
+        (
+            b"{\"MetricType\":\"PLAY\",\"user_id\":\"\xff\xfe\",\"video_id\":\"v\",\"TimeStamp\":1588752000000}".to_vec(),
+            Rejected("not_utf8"),
+        ),
         (nested(200), Rejected("too_deep")),
         (vec![0; 9], Rejected("malformed_json")),
         (b"{\"MetricType\":\"PLAY\"}".to_vec(), Rejected("missing_event_time")),
         (b"{\"TimeStamp\":1588752000000}".to_vec(), Rejected("missing_event_type")),
-        (b"{\"MetricType\":\"PLAY\",\"TimeStamp\":1}".to_vec(), Rejected("event_time_out_of_range")),
+        (
+            b"{\"MetricType\":\"PLAY\",\"TimeStamp\":1}".to_vec(),
+            Rejected("event_time_out_of_range"),
+        ),
         (b"\"PLAY\"".to_vec(), Rejected("not_an_object")),
         (b"   ".to_vec(), Nothing),
     ]);
@@ -73,12 +79,16 @@ fn cases() -> Vec<Case> {
 
 fn good(number: usize) -> Vec<u8> {
     let time = 1_588_752_100_000_i64 + i64::try_from(number).expect("few") * 1000;
-    format!(r#"{{"MetricType":"FIRSTFRAME","time_millisecond":500,"user_id":"good{number}","video_id":"v","TimeStamp":{time}}}"#).into_bytes()
+    format!(r#"{{"MetricType":"FIRSTFRAME","time_millisecond":500,"user_id":"good{number}","video_id":"v","TimeStamp":{time}}}"#)
+        .into_bytes()
 }
 
 /// A sound event that is this long.
 fn event_of_bytes(length: usize) -> Vec<u8> {
-    let (head, tail) = (r#"{"MetricType":"PLAY","user_id":"long","video_id":"v","TimeStamp":1588752000000,"pad":""#, r#""}"#);
+    let (head, tail) = (
+        r#"{"MetricType":"PLAY","user_id":"long","video_id":"v","TimeStamp":1588752000000,"pad":""#,
+        r#""}"#,
+    );
     let padding = "x".repeat(length - head.len() - tail.len());
     format!("{head}{padding}{tail}").into_bytes()
 }
@@ -98,7 +108,10 @@ fn count(cases: &[Case], is: impl Fn(Fate) -> bool) -> usize {
 
 #[track_caller]
 fn assert_fates(bench: &Bench, summary: &Value, file: &Path, cases: &[Case]) {
-    let (stored, rejected) = (count(cases, |fate| matches!(fate, Stored(_))), count(cases, |fate| matches!(fate, Rejected(_))));
+    let (stored, rejected) = (
+        count(cases, |fate| matches!(fate, Stored(_))),
+        count(cases, |fate| matches!(fate, Rejected(_))),
+    );
     let duplicates = count(cases, |fate| fate == Duplicate);
     let expected = json!({"received": stored + duplicates + rejected, "stored": stored, "duplicates": duplicates, "rejected": rejected});
     for (name, number) in expected.as_object().expect("an object") {
@@ -113,10 +126,15 @@ fn assert_fates(bench: &Bench, summary: &Value, file: &Path, cases: &[Case]) {
         })
         .collect();
     for table in ["bronze.player_events", "silver.player_events"] {
-        assert_eq!(bench.sql(&format!("SELECT source_offset, event_type FROM {table} ORDER BY source_offset")), events, "{table}");
+        assert_eq!(
+            bench.sql(&format!("SELECT source_offset, event_type FROM {table} ORDER BY source_offset")),
+            events,
+            "{table}"
+        );
     }
 
-    let rejects = bench.sql("SELECT source_offset, reason, detail, size_bytes, source_partition FROM silver.rejects ORDER BY source_offset");
+    let rejects =
+        bench.sql("SELECT source_offset, reason, detail, size_bytes, source_partition FROM silver.rejects ORDER BY source_offset");
     let refused: Vec<&Case> = cases.iter().filter(|case| matches!(case.fate, Rejected(_))).collect();
     assert_eq!(rejects.len(), refused.len());
     let place = format!("{}#", file.display());
@@ -124,8 +142,16 @@ fn assert_fates(bench: &Bench, summary: &Value, file: &Path, cases: &[Case]) {
         let Rejected(reason) = case.fate else { unreachable!("filtered") };
         let found = (&row["source_offset"], &row["reason"], &row["size_bytes"]);
         assert_eq!(found, (&json!(case.offset), &json!(reason), &json!(case.line.len())), "{row}");
-        assert!(row["source_partition"].as_str().is_some_and(|partition| partition.starts_with(&place)), "{row} is not from {place}");
-        assert!(row["detail"].as_str().is_some_and(|detail| detail.len() > 10), "{row} does not say what was wrong");
+        assert!(
+            row["source_partition"]
+                .as_str()
+                .is_some_and(|partition| partition.starts_with(&place)),
+            "{row} is not from {place}"
+        );
+        assert!(
+            row["detail"].as_str().is_some_and(|detail| detail.len() > 10),
+            "{row} does not say what was wrong"
+        );
     }
 }
 
@@ -214,12 +240,19 @@ fn a_hostile_log_loses_only_its_hostile_rows() {
     let bench = Bench::new();
     let file = bench.write("in.tsv", text);
     let summary = bench.ingest(&[&file]);
-    assert_eq!((&summary["received"], &summary["stored"], &summary["rejected"]), (&json!(7), &json!(3), &json!(4)), "{summary}");
+    assert_eq!(
+        (&summary["received"], &summary["stored"], &summary["rejected"]),
+        (&json!(7), &json!(3), &json!(4)),
+        "{summary}"
+    );
     let mut offset = 0;
     let mut refused = Vec::new();
     for (line, is_good) in &lines {
         refused.extend((!is_good).then(|| json!({"source_offset": offset})));
         offset += line.len() + 1;
     }
-    assert_eq!(bench.sql("SELECT source_offset FROM silver.rejects ORDER BY source_offset"), refused);
+    assert_eq!(
+        bench.sql("SELECT source_offset FROM silver.rejects ORDER BY source_offset"),
+        refused
+    );
 }

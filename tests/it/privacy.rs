@@ -62,7 +62,11 @@ const REFUSED: [&str; 5] = [
 const OTHER_KEY: &str = "ffeeddccbbaa99887766554433221100ffeeddccbbaa99887766554433221100";
 
 fn addresses() -> Vec<&'static str> {
-    FORMS.iter().filter(|(_, stored)| stored[0].is_some()).map(|(address, _)| *address).collect()
+    FORMS
+        .iter()
+        .filter(|(_, stored)| stored[0].is_some())
+        .map(|(address, _)| *address)
+        .collect()
 }
 
 /// `place` with the address in it, as plain text or under the escapes that it asks for.
@@ -104,11 +108,17 @@ fn no_address_survives_in_any_place_under_either_policy() {
             kept += 1;
             let time = 1_588_752_000_000_i64 + kept * 1000;
             // The place comes last, so that it also wins where it repeats a key.
-            let line = format!(r#"{{"MetricType":"ERROR","user_id":"u{kept}","video_id":"v","TimeStamp":{time},{}}}"#, filled(place, address));
+            let line = format!(
+                r#"{{"MetricType":"ERROR","user_id":"u{kept}","video_id":"v","TimeStamp":{time},{}}}"#,
+                filled(place, address)
+            );
             input.push_str(&(line + "\n"));
         }
     }
-    let refused: Vec<String> = REFUSED.iter().flat_map(|line| addresses().into_iter().map(|address| filled(line, address) + "\n")).collect();
+    let refused: Vec<String> = REFUSED
+        .iter()
+        .flat_map(|line| addresses().into_iter().map(|address| filled(line, address) + "\n"))
+        .collect();
     input.extend(refused.iter().map(String::as_str));
 
     let mut needles: Vec<Needle> = addresses().into_iter().map(Needle::of).collect();
@@ -122,7 +132,11 @@ fn no_address_survives_in_any_place_under_either_policy() {
         let output = bench.run(&["ingest", "--json", "--settings", path_text(&settings), path_text(&file)]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let summary: Value = serde_json::from_slice(&output.stdout).expect("the summary is JSON");
-        assert_eq!((&summary["stored"], &summary["rejected"]), (&json!(kept), &json!(refused.len())), "{policy}: {summary}");
+        assert_eq!(
+            (&summary["stored"], &summary["rejected"]),
+            (&json!(kept), &json!(refused.len())),
+            "{policy}: {summary}"
+        );
         let printed = [output.stdout, output.stderr].concat();
         assert_nowhere(&bench, &printed, &needles, policy);
     }
@@ -153,19 +167,31 @@ fn no_address_survives_in_a_cdn_log() {
     let file = bench.write("in.tsv", &input);
     let output = bench.run(&["ingest", "--json", path_text(&file)]);
     let summary: Value = serde_json::from_slice(&output.stdout).expect("the summary is JSON");
-    assert_eq!((&summary["stored"], &summary["rejected"]), (&json!(addresses().len()), &json!(1)), "{summary}");
+    assert_eq!(
+        (&summary["stored"], &summary["rejected"]),
+        (&json!(addresses().len()), &json!(1)),
+        "{summary}"
+    );
     assert_nowhere(&bench, &[output.stdout, output.stderr].concat(), &needles, "a CDN log");
 }
 
 #[test]
 fn no_address_of_any_fixture_reaches_the_disk() {
-    let mut paths: Vec<PathBuf> = ["ref_player.ndjson", "ref_cdn.ndjson", "ref_cdn_v1_row.tsv", "hostile.ndjson"].map(reference).to_vec();
+    let mut paths: Vec<PathBuf> = ["ref_player.ndjson", "ref_cdn.ndjson", "ref_cdn_v1_row.tsv", "hostile.ndjson"]
+        .map(reference)
+        .to_vec();
     // Some of these are logs, and some are in no format that Playhead knows: those are refused.
-    paths.extend(["cloudfront-logs", "player-events", "cmcd"].iter().filter_map(|name| fixtures(name)));
+    paths.extend(
+        ["cloudfront-logs", "player-events", "cmcd"]
+            .iter()
+            .filter_map(|name| fixtures(name)),
+    );
     let mut text = String::new();
     for path in &paths {
         match path.is_dir() {
-            true => files_below(path).values().for_each(|bytes| text.push_str(&String::from_utf8_lossy(bytes))),
+            true => files_below(path)
+                .values()
+                .for_each(|bytes| text.push_str(&String::from_utf8_lossy(bytes))),
             false => text.push_str(&std::fs::read_to_string(path).expect("the fixture is there")),
         }
     }
@@ -188,11 +214,19 @@ fn no_user_id_of_the_fixture_is_stored_unless_it_is_asked_for() {
     let text = std::fs::read_to_string(&player).expect("the fixture is there");
     let ids: BTreeSet<String> = text
         .lines()
-        .map(|line| serde_json::from_str::<Value>(line).expect("a line of JSON")["user_id"].as_str().expect("an id").to_string())
+        .map(|line| {
+            serde_json::from_str::<Value>(line).expect("a line of JSON")["user_id"]
+                .as_str()
+                .expect("an id")
+                .to_string()
+        })
         .collect();
     assert_eq!(ids.len(), 4);
     // The part behind the region alone would still name the person.
-    let needles: Vec<Needle> = ids.iter().map(|id| Needle::exactly(id.rsplit(':').next().expect("region:uuid"))).collect();
+    let needles: Vec<Needle> = ids
+        .iter()
+        .map(|id| Needle::exactly(id.rsplit(':').next().expect("region:uuid")))
+        .collect();
     assert_found(&text, &needles);
 
     let bench = Bench::new();
@@ -214,7 +248,10 @@ fn pseudonyms_depend_on_the_key_and_on_nothing_else() {
         bench.ingest(&[&reference("ref_player.ndjson")]);
     }
     assert_eq!(pseudonyms(&first), pseudonyms(&same));
-    assert!(pseudonyms(&first).is_disjoint(&pseudonyms(&other)), "two keys give the same pseudonym");
+    assert!(
+        pseudonyms(&first).is_disjoint(&pseudonyms(&other)),
+        "two keys give the same pseudonym"
+    );
 }
 
 #[test]
@@ -225,19 +262,32 @@ fn a_lake_without_a_key_gets_one_of_its_own_that_only_its_owner_can_read() {
         std::fs::remove_file(&key).expect("the key was there");
         bench.ingest(&[&reference("ref_player.ndjson")]);
         let made = std::fs::read_to_string(&key).expect("a key was made");
-        assert!(made.trim().len() == 64 && made.trim().bytes().all(|byte| byte.is_ascii_hexdigit()), "not 64 hex digits");
+        assert!(
+            made.trim().len() == 64 && made.trim().bytes().all(|byte| byte.is_ascii_hexdigit()),
+            "not 64 hex digits"
+        );
         #[cfg(unix)]
         {
             let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&key).expect("it is there").permissions());
             assert_eq!(mode & 0o777, 0o600);
         }
     }
-    assert!(pseudonyms(&benches[0]).is_disjoint(&pseudonyms(&benches[1])), "two lakes share a key");
+    assert!(
+        pseudonyms(&benches[0]).is_disjoint(&pseudonyms(&benches[1])),
+        "two lakes share a key"
+    );
 }
 
 fn pseudonyms(bench: &Bench) -> BTreeSet<String> {
     let rows = bench.sql("SELECT DISTINCT user_id FROM silver.player_events");
-    rows.iter().map(|row| row["user_id"].as_str().expect("every event of the fixture names its viewer").to_string()).collect()
+    rows.iter()
+        .map(|row| {
+            row["user_id"]
+                .as_str()
+                .expect("every event of the fixture names its viewer")
+                .to_string()
+        })
+        .collect()
 }
 
 fn path_text(path: &Path) -> &str {
@@ -253,7 +303,9 @@ struct Needle {
 
 impl Needle {
     fn exactly(text: &str) -> Needle {
-        Needle { spellings: vec![text.to_lowercase()] }
+        Needle {
+            spellings: vec![text.to_lowercase()],
+        }
     }
 
     /// An address as written, in its short form and with all its groups.
@@ -268,7 +320,9 @@ impl Needle {
                 spellings.insert(v4.to_string());
             }
         }
-        Needle { spellings: spellings.into_iter().collect() }
+        Needle {
+            spellings: spellings.into_iter().collect(),
+        }
     }
 }
 
@@ -277,9 +331,19 @@ fn found_in<'a>(text: &str, needles: &'a [Needle]) -> Vec<&'a str> {
     let mut text = text.to_lowercase();
     // One round per layer of escapes: percent twice inside JSON.
     for _ in 0..3 {
-        text = text.replace("%25", "%").replace("%3a", ":").replace("%2e", ".").replace("\\u003a", ":").replace("\\u002e", ".");
+        text = text
+            .replace("%25", "%")
+            .replace("%3a", ":")
+            .replace("%2e", ".")
+            .replace("\\u003a", ":")
+            .replace("\\u002e", ".");
     }
-    needles.iter().flat_map(|needle| &needle.spellings).filter(|spelling| stands_in(&text, spelling)).map(String::as_str).collect()
+    needles
+        .iter()
+        .flat_map(|needle| &needle.spellings)
+        .filter(|spelling| stands_in(&text, spelling))
+        .map(String::as_str)
+        .collect()
 }
 
 /// True if `text` holds `spelling`; one that short, as a whole: `2001:db8::1f` is not `::1`.
@@ -301,7 +365,11 @@ fn is_telling(spelling: &str) -> bool {
 #[track_caller]
 fn assert_found(input: &str, needles: &[Needle]) {
     for needle in needles {
-        assert!(!found_in(input, std::slice::from_ref(needle)).is_empty(), "the search does not find {:?} in the input", needle.spellings);
+        assert!(
+            !found_in(input, std::slice::from_ref(needle)).is_empty(),
+            "the search does not find {:?} in the input",
+            needle.spellings
+        );
     }
 }
 
@@ -310,7 +378,11 @@ fn assert_nowhere(bench: &Bench, printed: &[u8], needles: &[Needle], what: &str)
     let hits = found_in(&String::from_utf8_lossy(printed), needles);
     assert!(hits.is_empty(), "{what}: printed: {hits:?}");
 
-    let telling: Vec<&String> = needles.iter().flat_map(|needle| &needle.spellings).filter(|spelling| is_telling(spelling)).collect();
+    let telling: Vec<&String> = needles
+        .iter()
+        .flat_map(|needle| &needle.spellings)
+        .filter(|spelling| is_telling(spelling))
+        .collect();
     for (name, bytes) in files_below(&bench.lake()) {
         let text = String::from_utf8_lossy(&bytes).to_lowercase();
         let hit = telling.iter().find(|spelling| text.contains(spelling.as_str()));

@@ -130,7 +130,11 @@ fn the_average_bitrate_is_weighted_by_time() {
     assert_eq!(row, &json!({"playing_ms": playing_ms, "bitrate_known_ms": playing_ms}));
     // Bits are whole numbers in each piece of a minute, which moves the mean by less than 0.001 kbit/s.
     let expected = millibits as f64 / 1000.0 / playing_ms as f64;
-    assert!((kbps("BigBuckBunny") - expected).abs() < 0.001, "{} instead of {expected}", kbps("BigBuckBunny"));
+    assert!(
+        (kbps("BigBuckBunny") - expected).abs() < 0.001,
+        "{} instead of {expected}",
+        kbps("BigBuckBunny")
+    );
 }
 
 #[test]
@@ -224,7 +228,11 @@ fn gold_adds_up_to_silver() {
         assert_eq!(bench.sql(&format!("SELECT {states} FROM {table}")), gold, "{table}");
     }
     // Active is playing, rebuffering or seeking.
-    check(&bench, "SELECT sum(active_ms) AS ms FROM gold.audience_1m", json!([{"ms": PLAYING_MS + STALL_MS + 412}]));
+    check(
+        &bench,
+        "SELECT sum(active_ms) AS ms FROM gold.audience_1m",
+        json!([{"ms": PLAYING_MS + STALL_MS + 412}]),
+    );
     check(
         &bench,
         "SELECT sum(requests) AS requests, sum(cache_hits) AS hits, sum(cache_lookups) AS lookups, sum(bytes) AS bytes FROM gold.cdn_1m",
@@ -241,7 +249,11 @@ fn the_native_log_row_is_understood_with_and_without_its_header() {
         let bench = Bench::new();
         let file = bench.write(name, content);
         let summary = bench.ingest(&[&file]);
-        assert_eq!((&summary["received"], &summary["stored"]), (&json!(1), &json!(1)), "{name}: {summary}");
+        assert_eq!(
+            (&summary["received"], &summary["stored"]),
+            (&json!(1), &json!(1)),
+            "{name}: {summary}"
+        );
         check(
             &bench,
             "SELECT browser, os, status, time_taken_ms, ttfb_ms, decode_depth, request_id, edge_location, pop, sc_bytes, result_type,
@@ -285,8 +297,14 @@ fn a_pseudonym_is_all_that_changes_in_a_player_line() {
     let users = bench.sql("SELECT content_id, user_id FROM silver.playback_sessions");
     assert_payloads(&bench, "bronze.player_events", "ref_player.ndjson", |line| {
         let event: Value = serde_json::from_str(line).expect("a line of JSON");
-        let user = users.iter().find(|user| user["content_id"] == event["video_id"]).expect("every title has its viewer");
-        line.replace(event["user_id"].as_str().expect("an id"), user["user_id"].as_str().expect("a pseudonym"))
+        let user = users
+            .iter()
+            .find(|user| user["content_id"] == event["video_id"])
+            .expect("every title has its viewer");
+        line.replace(
+            event["user_id"].as_str().expect("an id"),
+            user["user_id"].as_str().expect("a pseudonym"),
+        )
     });
 }
 
@@ -300,7 +318,9 @@ fn a_cut_address_is_all_that_changes_in_a_cdn_line() {
         ("198.51.100.24", "198.51.100.0"),
     ];
     assert_payloads(&bench, "bronze.cdn_logs", "ref_cdn.ndjson", |line| {
-        masked.iter().fold(line.to_string(), |line, (address, prefix)| line.replace(address, prefix))
+        masked
+            .iter()
+            .fold(line.to_string(), |line, (address, prefix)| line.replace(address, prefix))
     });
 }
 
