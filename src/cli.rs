@@ -21,6 +21,8 @@ use crate::lake::Lake;
 use crate::simulate::Simulation;
 use crate::{rollup, sql, telemetry};
 
+/// Threads for file system calls: a few keep a disk busy, and each keeps some memory of its own.
+const BLOCKING_THREADS: usize = 8;
 const EXIT_USAGE: u8 = 64;
 const EXIT_FAILURE: u8 = 1;
 
@@ -137,7 +139,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().max_blocking_threads(BLOCKING_THREADS).enable_all().build();
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("playhead: cannot start: {error}");

@@ -383,7 +383,7 @@ fn ingest(written: file::IngestFile, checks: &mut Checks) -> Ingest {
         batch_bytes: checks.bytes("ingest.batch_bytes", written.batch_bytes, 32 << 20, BATCH_BYTES),
         batch_records: checks.within(
             "ingest.batch_records",
-            written.batch_records.unwrap_or(200_000),
+            written.batch_records.unwrap_or(50_000),
             BATCH_RECORDS,
             |count| count.to_string(),
         ),

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use tokio::sync::watch as signal;
+use tokio::sync::{mpsc, watch as signal};
 
 use crate::alert::rule::{Catalogue, RuleSet, parse_rules};
 use crate::builtin;
@@ -241,24 +241,12 @@ pub async fn ingest_once(config: &Config, clock: Arc<dyn Clock>, progress: &mut 
         seconds: 0.0,
     };
     let mut reading = read_ahead(intake);
-    loop {
-        let (mut intake, next) = reading.await.context("the reading thread stopped")?;
-        let batch = match next {
-            Ok(Some(batch)) => batch,
-            Ok(None) => break,
-            Err(error) => {
-                tracing::error!("{error}");
-                summary.unreadable.push(error.to_string());
-                reading = read_ahead(intake);
-                continue;
-            }
-        };
-        let bytes_done = intake.source.done_bytes();
-        for error in intake.take_unreadable() {
+    while let Some(Read { next, bytes_done, unreadable }) = reading.recv().await {
+        for error in unreadable {
             tracing::error!("{error}");
             summary.unreadable.push(error.to_string());
         }
-        reading = read_ahead(intake);
+        let Some(batch) = next else { continue };
         let (counts, windows) = parts.carry(batch).await?;
         summary.counts.add(counts);
         summary.epochs += 1;
@@ -283,13 +271,31 @@ async fn start_file(parts: &mut Parts, intake: &mut Intake, found: Discovered) -
     Ok(())
 }
 
-type Reading = tokio::task::JoinHandle<(Intake, Result<Option<Batch>, FilesError>)>;
+/// What the reading thread hands over.
+struct Read {
+    next: Option<Batch>,
+    bytes_done: u64,
+    unreadable: Vec<FilesError>,
+}
 
-fn read_ahead(mut intake: Intake) -> Reading {
-    tokio::task::spawn_blocking(move || {
-        let next = intake.next_batch();
-        (intake, next)
-    })
+/// Reads on one thread of its own until there is nothing left. One thread, for what it allocates is
+/// freed elsewhere: its memory is used again by the next batch only if the same thread reads it.
+fn read_ahead(mut intake: Intake) -> mpsc::Receiver<Read> {
+    let (sender, receiver) = mpsc::channel(1);
+    let runtime = tokio::runtime::Handle::current();
+    std::thread::spawn(move || {
+        // The permit comes before the batch: one is being committed, one is in hand, no third is read.
+        while let Ok(permit) = runtime.block_on(sender.reserve()) {
+            let (next, mut unreadable) = match intake.next_batch() {
+                Ok(Some(batch)) => (Some(batch), Vec::new()),
+                Ok(None) => break,
+                Err(error) => (None, vec![error]),
+            };
+            unreadable.extend(intake.take_unreadable());
+            permit.send(Read { next, bytes_done: intake.source.done_bytes(), unreadable });
+        }
+    });
+    receiver
 }
 
 /// Follows the sources of the settings until `stop` is set; the epoch in hand is finished first.

@@ -173,6 +173,7 @@ impl Ingest {
         }
         self.commit_players(players, &rejects, &positions).await?;
         self.commit_requests(requests, &rejects, &positions).await?;
+        tracing::debug!(open = self.sessions.open_sessions(), events = self.sessions.events_in_memory(), watermark = ?self.watermark_ms(), "sessions in memory");
         self.player_ids.end_batch();
         self.request_ids.end_batch();
         Ok(counts)
@@ -262,7 +263,7 @@ impl Ingest {
         self.commit_facts(changes, version).await
     }
 
-    /// Rows to files, not yet committed. Each table is built on a thread of its own.
+    /// Rows to files, not yet committed. Each table is built on a task of its own.
     async fn prepare_rows<R: Send + Sync + 'static>(
         &self,
         table: &'static str,
@@ -270,7 +271,8 @@ impl Ingest {
         rows: &Arc<Vec<R>>,
     ) -> Result<Prepared, LakeError> {
         let rows = Arc::clone(rows);
-        let building = tokio::task::spawn_blocking(move || to_batch(table, &columns(), &rows));
+        // On a worker and not on the blocking pool, whose many threads would each keep their memory.
+        let building = tokio::spawn(async move { to_batch(table, &columns(), &rows) });
         let batch = building
             .await
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{Array, BooleanArray, RecordBatch, TimestampMicrosecondArray};
-use arrow::compute::{SortColumn, cast, concat_batches, filter_record_batch, lexsort_to_indices, not, take_record_batch};
+use arrow::compute::{SortColumn, cast, concat_batches, filter_record_batch, lexsort_to_indices, take_record_batch};
 use arrow::datatypes::SchemaRef;
 use datafusion::prelude::SessionContext;
 use deltalake::DeltaTable;
@@ -107,7 +107,7 @@ impl Lake {
         name: &str,
         range: TimeRange,
         is_victim: &(dyn Fn(&RecordBatch) -> Result<BooleanArray, arrow::error::ArrowError> + Sync),
-        mut batches: Vec<RecordBatch>,
+        batches: Vec<RecordBatch>,
     ) -> Result<Prepared, LakeError> {
         let open = self.get(name).await?;
         let candidates = candidate_files(&open.table, &open.spec, range)?;
@@ -138,20 +138,28 @@ impl Lake {
             );
             marked.push((batch, victims, files));
         }
-        for (batch, victims, files) in marked {
-            let in_hit_file: BooleanArray = (0..batch.num_rows()).map(|row| Some(hit.contains(files.value(row)))).collect();
-            let keep = arrow::compute::and(&in_hit_file, &not(&victims).map_err(rows_error)?).map_err(rows_error)?;
-            let kept = filter_record_batch(&batch, &keep).map_err(rows_error)?;
-            if kept.num_rows() > 0 {
-                batches.push(conform(&kept, &open.spec.schema).map_err(rows_error)?);
+        // What is left of a file stays a file of its own: put together with the new rows, a table whose
+        // newest rows keep changing would be written whole by every edit.
+        let (mut adds, mut rows) = write_files(&open.table, &open.spec, batches).await?;
+        for file in &hit {
+            let mut left = Vec::new();
+            for (batch, victims, files) in &marked {
+                let keep: BooleanArray =
+                    (0..batch.num_rows()).map(|row| Some(files.value(row) == file && !victims.value(row))).collect();
+                let kept = filter_record_batch(batch, &keep).map_err(rows_error)?;
+                if kept.num_rows() > 0 {
+                    left.push(kept);
+                }
             }
+            let (left, left_rows) = write_files(&open.table, &open.spec, left).await?;
+            adds.extend(left);
+            rows += left_rows;
         }
         let removes = candidates
             .into_iter()
             .filter(|file| hit.iter().any(|name| name.ends_with(&file.path)))
             .map(|file| file.remove)
             .collect();
-        let (adds, rows) = write_files(&open.table, &open.spec, batches).await?;
         Ok(Prepared {
             adds,
             removes,

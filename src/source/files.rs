@@ -408,7 +408,11 @@ fn inspect(path: &Path, format: Option<Format>, size_bytes: u64) -> Result<Disco
     let fingerprint = xxh3_64(&identity[..identity.len().min(FINGERPRINT_BYTES)]);
     // The last line may still be written to, unless more is there than is looked at.
     let is_whole = codec != Codec::Plain || head.len() == HEAD_BYTES;
-    let whole_bytes = if is_whole { head.len() } else { memchr::memrchr(b'\n', &head).map_or(0, |end| end + 1) };
+    let whole_bytes = if is_whole {
+        head.len()
+    } else {
+        memchr::memrchr(b'\n', &head).map_or(0, |end| end + 1)
+    };
     let first_line = first_record(&head[..whole_bytes]).unwrap_or_default().to_vec();
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     let header: Vec<u8> = head
@@ -429,7 +433,8 @@ fn inspect(path: &Path, format: Option<Format>, size_bytes: u64) -> Result<Disco
 
 /// The first line that is neither blank nor a comment.
 fn first_record(head: &[u8]) -> Option<&[u8]> {
-    head.split(|byte| *byte == b'\n').find(|line| !line.trim_ascii().is_empty() && !line.starts_with(b"#"))
+    head.split(|byte| *byte == b'\n')
+        .find(|line| !line.trim_ascii().is_empty() && !line.starts_with(b"#"))
 }
 
 /// By magic number, not by name: rotated and re-packed files keep wrong endings.

@@ -291,10 +291,10 @@ fn refusal(message: &str, spanned: &impl Spanned) -> Refusal {
 }
 
 fn refuse_unportable(query: &Query) -> Result<(), Refusal> {
-    if query.order_by.is_some() {
+    if let Some(order_by) = &query.order_by {
         return Err(refusal(
             "ORDER BY cannot stand in a pipeline: rows of a table have no order; sort where you query",
-            query,
+            order_by,
         ));
     }
     if query.limit_clause.is_some() || query.fetch.is_some() {

@@ -21,10 +21,17 @@ impl Daemon {
     pub fn start(bench: &Bench, settings: &str) -> Daemon {
         let settings = bench.write("run.yaml", settings);
         let log = bench.path("run.log");
-        let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).expect("the log can be opened");
+        let file = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .expect("the log can be opened");
         let mut command = bench.command(&["run"]);
         command.arg("--settings").arg(settings).stdout(Stdio::null()).stderr(file);
-        Daemon { child: command.spawn().expect("the binary starts"), log }
+        Daemon {
+            child: command.spawn().expect("the binary starts"),
+            log,
+        }
     }
 
     /// Everything that the daemon and those before it wrote to standard error.
@@ -38,7 +45,11 @@ impl Daemon {
         let started = Instant::now();
         while !holds() {
             let ended = self.child.try_wait().expect("a child can be asked");
-            assert!(ended.is_none(), "the daemon ended ({ended:?}) while waiting: {what}\n{}", self.log());
+            assert!(
+                ended.is_none(),
+                "the daemon ended ({ended:?}) while waiting: {what}\n{}",
+                self.log()
+            );
             assert!(started.elapsed() < PATIENCE, "never came true: {what}\n{}", self.log());
             std::thread::sleep(LOOK_EVERY);
         }

@@ -95,7 +95,16 @@ fn a_folder_is_walked_to_its_leaves_and_unfinished_files_are_left_alone() {
     let bench = Bench::new();
     bench.write("in/a.ndjson", lines(0..1));
     bench.write("in/one/two/three/b.ndjson", lines(1..2));
-    for (index, name) in ["in/.hidden.ndjson", "in/c.ndjson.tmp", "in/.git/d.ndjson", "in/one/e.part", "in/_f.ndjson"].into_iter().enumerate() {
+    for (index, name) in [
+        "in/.hidden.ndjson",
+        "in/c.ndjson.tmp",
+        "in/.git/d.ndjson",
+        "in/one/e.part",
+        "in/_f.ndjson",
+    ]
+    .into_iter()
+    .enumerate()
+    {
         let number = 100 + i64::try_from(index).expect("few names");
         bench.write(name, lines(number..number + 1));
     }
@@ -114,7 +123,10 @@ fn blank_lines_carriage_returns_and_empty_files_are_no_records() {
     check_counts(&summary, 2, 2, 0, 0);
     let payloads = bench.sql("SELECT payload FROM bronze.player_events ORDER BY event_ts");
     let texts: Vec<&str> = payloads.iter().filter_map(|row| row["payload"].as_str()).collect();
-    assert!(texts.iter().all(|text| text.ends_with('}')), "the line end is no part of the record: {texts:?}");
+    assert!(
+        texts.iter().all(|text| text.ends_with('}')),
+        "the line end is no part of the record: {texts:?}"
+    );
 }
 
 #[test]
@@ -149,6 +161,23 @@ fn what_was_read_is_not_read_again() {
 }
 
 #[test]
+fn logs_that_open_with_the_same_header_are_told_by_their_first_record() {
+    let bench = Bench::new();
+    let log = |requests: std::ops::Range<i64>| {
+        let head = "#Version: 1.0\n#Fields: date time x-edge-location sc-bytes c-ip cs-uri-stem sc-status x-edge-request-id\n";
+        let line = |number: i64| format!("2026-01-01\t00:00:{number:02}\tFRA56-P4\t1000\t198.51.100.7\t/film.ts\t200\trequest-{number}\n");
+        head.to_string() + &requests.map(line).collect::<String>()
+    };
+    let path = bench.write("cdn.log", log(0..3));
+    check_counts(&bench.ingest(&[&path]), 3, 3, 0, 0);
+    // The next log under the same name is longer: read on from the old place, it would lose its first three.
+    bench.write("cdn.log", log(10..20));
+    check_counts(&bench.ingest(&[&path]), 10, 10, 0, 0);
+    append(&path, &log(20..22)["#Version: 1.0\n".len()..]);
+    check_counts(&bench.ingest(&[&path]), 2, 2, 0, 0);
+}
+
+#[test]
 fn a_damaged_file_is_named_and_does_not_stop_the_others() {
     let bench = Bench::new();
     let mut damaged = gzip(&lines(0..500));
@@ -161,7 +190,10 @@ fn a_damaged_file_is_named_and_does_not_stop_the_others() {
     let summary: Value = serde_json::from_slice(&output.stdout).expect("the summary is JSON");
     let unreadable = summary["unreadable"].to_string();
     assert!(unreadable.contains("damaged.gz"), "{unreadable}");
-    assert_eq!(bench.int("SELECT count(*) FROM bronze.player_events WHERE source_partition LIKE '%sound%'"), 10);
+    assert_eq!(
+        bench.int("SELECT count(*) FROM bronze.player_events WHERE source_partition LIKE '%sound%'"),
+        10
+    );
 }
 
 #[test]
@@ -169,7 +201,11 @@ fn a_path_that_does_not_exist_is_refused_before_anything_is_read() {
     let bench = Bench::new();
     let there = bench.write("there.ndjson", lines(0..2));
     let mut command = bench.command(&["ingest"]);
-    let output = command.arg(&there).arg(bench.path("not_there.ndjson")).output().expect("the binary starts");
+    let output = command
+        .arg(&there)
+        .arg(bench.path("not_there.ndjson"))
+        .output()
+        .expect("the binary starts");
     assert_eq!(output.status.code(), Some(64));
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert!(complaint.contains("not_there.ndjson"), "{complaint}");
@@ -195,7 +231,10 @@ fn a_format_on_the_command_line_decides_what_the_first_lines_do_not() {
 // ---- followed ----
 
 fn follow(path: &Path) -> String {
-    format!("sources: [{{path: {}}}]\ningest: {{poll_every: 20ms, commit_every: 100ms}}\n", path.display())
+    format!(
+        "sources: [{{path: {}}}]\ningest: {{poll_every: 20ms, commit_every: 100ms}}\n",
+        path.display()
+    )
 }
 
 #[test]
@@ -221,12 +260,24 @@ fn half_a_line_waits_for_its_rest() {
 }
 
 #[test]
+fn a_first_record_longer_than_what_is_looked_at_is_read() {
+    let bench = Bench::new();
+    let long = format!("{{\"message\":\"{}\",{}", "x".repeat(100_000), &event(0)[1..]);
+    bench.write("in/long.ndjson", format!("{long}\n{}", lines(1..3)));
+    let mut daemon = Daemon::start(&bench, &follow(&bench.path("in")));
+    daemon.wait_until("all records are stored", || stored_so_far(&bench) == Some(3));
+    assert!(daemon.stop().success());
+}
+
+#[test]
 fn files_that_appear_are_found_once_they_have_their_name() {
     let bench = Bench::new();
     let folder = bench.path("in");
     // The folder itself may come later too.
     let mut daemon = Daemon::start(&bench, &follow(&folder));
-    daemon.wait_until("the daemon runs", || bench.path("run.log").metadata().is_ok_and(|log| log.len() > 0));
+    daemon.wait_until("the daemon runs", || {
+        bench.path("run.log").metadata().is_ok_and(|log| log.len() > 0)
+    });
     bench.write("in/deep/er/first.ndjson", lines(0..2));
     daemon.wait_until("a file in a new folder is stored", || stored_so_far(&bench) == Some(2));
     let unfinished = bench.write("in/second.ndjson.tmp", lines(10..13));
@@ -273,7 +324,10 @@ fn a_stopped_daemon_goes_on_where_it_was() {
     assert!(daemon.stop().success());
     // Nothing was received twice: the daemon's own account at its end.
     let log = std::fs::read_to_string(log).expect("the log can be read");
-    let account = log.lines().rfind(|line| line.contains("stopped in order")).expect("a daemon says that it stopped");
+    let account = log
+        .lines()
+        .rfind(|line| line.contains("stopped in order"))
+        .expect("a daemon says that it stopped");
     assert!(account.contains("received=17 stored=17 duplicates=0 rejected=0"), "{account}");
 }
 
@@ -306,6 +360,8 @@ fn a_format_in_the_settings_decides_for_its_source() {
     );
     let mut daemon = Daemon::start(&bench, &settings);
     daemon.wait_until("the player events are stored", || stored_so_far(&bench) == Some(3));
-    daemon.wait_until("the request is stored", || bench.int("SELECT count(*) FROM silver.cdn_requests") == 1);
+    daemon.wait_until("the request is stored", || {
+        bench.int("SELECT count(*) FROM silver.cdn_requests") == 1
+    });
     assert!(daemon.stop().success());
 }

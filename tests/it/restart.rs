@@ -23,8 +23,13 @@ const KILLS: usize = 20;
 const START_UP_KILLS: usize = 5;
 /// Player events that `simulate` makes of a session, on average.
 const EVENTS_PER_SESSION: u64 = 25;
-/// Enough for about 25 epochs, so that kills fall between epochs and between the commits of one.
+/// With `BATCHES` about 30 epochs of 400 records, so that kills fall between epochs and between the
+/// commits of one.
 const EVENTS: u64 = 6_000;
+const BATCHES: u64 = 15;
+/// For lakes that are cut: enough that every table has more than two commits with rows.
+const SMALL_EVENTS: u64 = 1_000;
+const SMALL_BATCHES: u64 = 5;
 /// The seed of a run that names none: fixed, so that a red build is red again.
 const SEED: u64 = 20_260_101;
 /// No step of these tests takes as long, even in the long form on a busy machine.
@@ -69,7 +74,7 @@ fn kill_minus_nine_at_twenty_moments_leaves_the_tables_of_an_undisturbed_run() {
     let seed = number_from_environment("PLAYHEAD_KILL_SEED").unwrap_or(SEED);
     let events = number_from_environment("PLAYHEAD_KILL_EVENTS").unwrap_or(EVENTS);
     println!("seed {seed}, {events} player events; PLAYHEAD_KILL_SEED={seed} draws these moments again");
-    let input = Input::simulated(events, seed);
+    let input = Input::simulated(events, seed, BATCHES);
     let undisturbed = Bench::new();
     let started = Instant::now();
     input.ingest_to_the_end(&undisturbed);
@@ -82,7 +87,11 @@ fn kill_minus_nine_at_twenty_moments_leaves_the_tables_of_an_undisturbed_run() {
         let mut child = input.start(&killed);
         wait_for(&killed, &mut child, moment, pace);
         let ended_by_itself = child.try_wait().expect("a child can be asked").is_some();
-        assert!(!ended_by_itself, "the process ended before kill {}: {moment:?} of {commits} commits", number + 1);
+        assert!(
+            !ended_by_itself,
+            "the process ended before kill {}: {moment:?} of {commits} commits",
+            number + 1
+        );
         child.kill().expect("a child can be killed");
         let status = child.wait().expect("a child can be waited for");
         assert_eq!(status.signal(), Some(9));
@@ -95,9 +104,16 @@ fn kill_minus_nine_at_twenty_moments_leaves_the_tables_of_an_undisturbed_run() {
         let totals = totals(&killed, table);
         assert_eq!(totals, self::totals(&undisturbed, table), "{table}");
         let count = |name: &str| totals[name].as_i64().expect("a total is a number");
-        assert_eq!(count("received"), count("stored") + count("duplicates") + count("rejected"), "{table}");
+        assert_eq!(
+            count("received"),
+            count("stored") + count("duplicates") + count("rejected"),
+            "{table}"
+        );
         assert_eq!(count("stored"), killed.int(&format!("SELECT count(*) FROM {table}")), "{table}");
-        assert!(count("duplicates") > 0 && count("rejected") > 0, "{table}: the input plants both: {totals}");
+        assert!(
+            count("duplicates") > 0 && count("rejected") > 0,
+            "{table}: the input plants both: {totals}"
+        );
     }
 }
 
@@ -124,35 +140,53 @@ fn death_before_a_commit_of_session_facts_is_made_good() {
 }
 
 #[test]
-fn death_before_a_commit_of_gold_or_alerts_is_made_good() {
+fn sessions_that_requests_made_due_are_closed_after_a_death() {
+    let input = Input::simulated(SMALL_EVENTS, SEED, SMALL_BATCHES).with_players_cut_short();
+    check_deaths_of(&input, &[("silver.playback_intervals", 1), ("silver.playback_sessions", 1)]);
+}
+
+#[test]
+fn death_before_a_commit_of_gold_is_made_good() {
     check_deaths_before(&[
         ("gold.playback_1m", 2),
         ("gold.errors_1m", 1),
         ("gold.cdn_1m", 2),
         ("gold.startup_by_pop_1m", 1),
         ("gold.audience_1m", 2),
-        ("ops.alert_events", 1),
-        ("ops.alert_events", 2),
     ]);
+}
+
+#[test]
+fn death_before_a_commit_of_alerts_is_made_good() {
+    check_deaths_before(&[("ops.alert_events", 1), ("ops.alert_events", 2), ("ops.alert_events", 3)]);
 }
 
 /// For each table: cuts a finished lake off before its nth newest commit with rows, as if the process
 /// had died there, and lets `playhead ingest` go on.
 #[track_caller]
 fn check_deaths_before(cuts: &[(&str, usize)]) {
-    let input = Input::simulated(1_000, SEED);
+    check_deaths_of(&Input::simulated(SMALL_EVENTS, SEED, SMALL_BATCHES), cuts);
+}
+
+#[track_caller]
+fn check_deaths_of(input: &Input, cuts: &[(&str, usize)]) {
     let finished = Bench::new();
     input.ingest_to_the_end(&finished);
     let expected = everything(&finished);
     let commits = commit_files(&finished);
     for (table, nth) in cuts {
-        let with_rows: Vec<&CommitFile> = commits.iter().filter(|commit| commit.table == *table && commit.adds_rows()).collect();
+        let with_rows: Vec<&CommitFile> = commits
+            .iter()
+            .filter(|commit| commit.table == *table && commit.adds_rows())
+            .collect();
         assert!(with_rows.len() >= *nth, "{table} has {} commits with rows", with_rows.len());
         let cut = with_rows[with_rows.len() - nth];
         let cut_lake = Bench::new();
         copy_folder(&finished.lake(), &cut_lake.lake());
         for gone in commits.iter().filter(|commit| commit.at >= cut.at) {
-            let path = cut_lake.lake().join(gone.path.strip_prefix(finished.lake()).expect("it was found in this lake"));
+            let path = cut_lake
+                .lake()
+                .join(gone.path.strip_prefix(finished.lake()).expect("it was found in this lake"));
             std::fs::remove_file(path).expect("a commit file can be removed");
         }
         println!("died before {table} version {}", cut.version);
@@ -169,11 +203,13 @@ struct Input {
     /// Holds the folder for as long as the input is used.
     _bench: Bench,
     settings: PathBuf,
-    files: [PathBuf; 2],
+    /// The files of each `playhead ingest`, one after the other.
+    runs: Vec<Vec<PathBuf>>,
 }
 
 impl Input {
-    fn simulated(events: u64, seed: u64) -> Input {
+    /// Every batch holds a share of the player events; there are as many requests again.
+    fn simulated(events: u64, seed: u64, batches: u64) -> Input {
         let bench = Bench::new();
         let folder = bench.path("incoming");
         let output = Command::new(crate::support::PLAYHEAD)
@@ -183,33 +219,66 @@ impl Input {
             .args(["--seed", &seed.to_string(), "--minutes", "120", "--incident"])
             .output()
             .expect("the binary starts");
-        assert!(output.status.success(), "simulate failed: {}", String::from_utf8_lossy(&output.stderr));
-        let files = [folder.join("player.ndjson"), folder.join("cdn.tsv")];
-        spoil(&files[0], "{\"MetricType\":\"STREAM\",\"TimeStamp\":");
-        spoil(&files[1], "2026-01-01\tnot a request");
+        assert!(
+            output.status.success(),
+            "simulate failed: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let (player, cdn) = (folder.join("player.ndjson"), folder.join("cdn.tsv"));
+        spoil(&player, "{\"MetricType\":\"STREAM\",\"TimeStamp\":");
+        spoil(&cdn, "2026-01-01\tnot a request");
         bench.write("rules/small.yaml", RULES);
-        let batch_records = (events / 15).max(100);
+        let batch_records = events / batches;
         let settings = bench.write(
             "playhead.yaml",
-            format!("ingest: {{batch_records: {batch_records}, batch_bytes: 1MiB}}\nalerts: {{folder: {}}}\n", bench.path("rules").display()),
+            format!(
+                "ingest: {{batch_records: {batch_records}, batch_bytes: 1MiB}}\nalerts: {{folder: {}}}\n",
+                bench.path("rules").display()
+            ),
         );
-        Input { _bench: bench, settings, files }
+        Input {
+            _bench: bench,
+            settings,
+            runs: vec![vec![player, cdn]],
+        }
     }
 
-    fn command(&self, lake: &Bench) -> Command {
+    fn command(&self, lake: &Bench, files: &[PathBuf]) -> Command {
         let mut command = lake.command(&["ingest", "--json"]);
-        command.arg("--settings").arg(&self.settings).args(&self.files);
+        command.arg("--settings").arg(&self.settings).args(files);
         command
     }
 
     fn start(&self, lake: &Bench) -> Child {
-        self.command(lake).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the binary starts")
+        let mut command = self.command(lake, &self.runs[0]);
+        command
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the binary starts")
     }
 
     #[track_caller]
     fn ingest_to_the_end(&self, lake: &Bench) {
-        let output = self.command(lake).output().expect("the binary starts");
-        assert!(output.status.success(), "ingest failed: {}", String::from_utf8_lossy(&output.stderr));
+        for files in &self.runs {
+            let output = self.command(lake, files).output().expect("the binary starts");
+            assert!(
+                output.status.success(),
+                "ingest failed: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+    }
+
+    /// Breaks the player events off in the middle of many sessions; the requests go on, in a run of
+    /// their own, and their time closes what was left open.
+    fn with_players_cut_short(mut self) -> Input {
+        let [player, cdn] = [0, 1].map(|file| self.runs[0][file].clone());
+        let text = std::fs::read_to_string(&player).expect("the player file can be read");
+        let lines: Vec<&str> = text.lines().collect();
+        std::fs::write(&player, lines[..lines.len() / 2].join("\n") + "\n").expect("the player file can be written");
+        self.runs = vec![vec![player], vec![cdn]];
+        self
     }
 }
 
@@ -257,7 +326,10 @@ fn moments(dice: &mut Dice, commits: usize) -> Vec<Moment> {
     let mut moments: Vec<Moment> = counts
         .into_iter()
         // Past one gap, the next commit may be through: that is a moment like any other.
-        .map(|commits| Moment::AfterCommits { commits, part_of_a_gap: dice.share() * 2.0 })
+        .map(|commits| Moment::AfterCommits {
+            commits,
+            part_of_a_gap: dice.share() * 2.0,
+        })
         .collect();
     for _ in 0..START_UP_KILLS {
         let after = Duration::from_millis(dice.below(400) as u64);
@@ -333,9 +405,16 @@ fn commit_files(bench: &Bench) -> Vec<CommitFile> {
             for path in entries(&table.join("_delta_log")) {
                 let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
                 let is_commit = path.extension().is_some_and(|ending| ending == "json");
-                let (true, Ok(version), Ok(metadata)) = (is_commit, stem.parse(), path.metadata()) else { continue };
+                let (true, Ok(version), Ok(metadata)) = (is_commit, stem.parse(), path.metadata()) else {
+                    continue;
+                };
                 let at = metadata.modified().expect("the file system keeps times");
-                found.push(CommitFile { table: name.clone(), version, path, at });
+                found.push(CommitFile {
+                    table: name.clone(),
+                    version,
+                    path,
+                    at,
+                });
             }
         }
     }
@@ -356,8 +435,15 @@ fn newest_commit(bench: &Bench) -> String {
 fn totals(bench: &Bench, table: &str) -> Value {
     let commits = commit_files(bench);
     let mut notes = commits.iter().rev().filter(|commit| commit.table == table).flat_map(|commit| {
-        let actions: Vec<Value> = commit.text().lines().map(|line| serde_json::from_str(line).expect("a commit is JSON lines")).collect();
-        actions.into_iter().map(|action| action["commitInfo"]["playhead"]["totals"].clone()).filter(|totals| !totals.is_null())
+        let actions: Vec<Value> = commit
+            .text()
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("a commit is JSON lines"))
+            .collect();
+        actions
+            .into_iter()
+            .map(|action| action["commitInfo"]["playhead"]["totals"].clone())
+            .filter(|totals| !totals.is_null())
     });
     notes.next().unwrap_or_else(|| panic!("no commit of {table} has totals"))
 }
@@ -365,11 +451,15 @@ fn totals(bench: &Bench, table: &str) -> Value {
 /// All rows of all tables, without what tells when and in which version something happened.
 fn everything(bench: &Bench) -> BTreeMap<String, Vec<String>> {
     let mut tables = contents(bench);
-    let mut rejects: Vec<String> =
-        bench.sql("SELECT reason, detail, source_partition, source_offset, size_bytes FROM silver.rejects").iter().map(Value::to_string).collect();
+    let mut rejects: Vec<String> = bench
+        .sql("SELECT reason, detail, source_partition, source_offset, size_bytes FROM silver.rejects")
+        .iter()
+        .map(Value::to_string)
+        .collect();
     rejects.sort();
     tables.insert("silver.rejects".to_string(), rejects);
-    let alerts = bench.sql("SELECT kind, window_end, event_id, rule_uid, status, fingerprint, target, rules_hash, message FROM ops.alert_events");
+    let alerts =
+        bench.sql("SELECT kind, window_end, event_id, rule_uid, status, fingerprint, target, rules_hash, message FROM ops.alert_events");
     let mut alerts: Vec<String> = alerts.into_iter().map(|row| without_evaluation(row).to_string()).collect();
     alerts.sort();
     assert!(!alerts.is_empty(), "the rules of this test fire on its input");
@@ -399,7 +489,12 @@ fn assert_same(expected: &BTreeMap<String, Vec<String>>, found: &BTreeMap<String
         let (left, right): (BTreeSet<&String>, BTreeSet<&String>) = (rows.iter().collect(), others.iter().collect());
         let missing: Vec<_> = left.difference(&right).take(2).collect();
         let extra: Vec<_> = right.difference(&left).take(2).collect();
-        assert!(rows == others, "{table}: {} rows, {} expected\nmissing: {missing:#?}\nextra: {extra:#?}", others.len(), rows.len());
+        assert!(
+            rows == others,
+            "{table}: {} rows, {} expected\nmissing: {missing:#?}\nextra: {extra:#?}",
+            others.len(),
+            rows.len()
+        );
     }
     assert_eq!(expected.len(), found.len());
 }
