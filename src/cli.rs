@@ -18,6 +18,7 @@ use crate::config::{self, Config};
 use crate::daemon::{self, Complaints, Progress, Summary};
 use crate::ingest::Counts;
 use crate::lake::Lake;
+use crate::notify::Terminal;
 use crate::simulate::Simulation;
 use crate::{rollup, sql, telemetry};
 
@@ -139,7 +140,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().max_blocking_threads(BLOCKING_THREADS).enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .enable_all()
+        .build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -232,8 +236,9 @@ async fn ingest(settings: &SettingsArgs, paths: &[PathBuf], format: Option<&str>
     }
     let config = load(settings, &overrides)?;
     telemetry::start(&config.log);
+    let terminal = if json { Terminal::Errors } else { Terminal::Output };
     let mut progress = Bar::new(json);
-    let summary = daemon::ingest_once(&config, Arc::new(SystemClock), &mut progress).await?;
+    let summary = daemon::ingest_once(&config, Arc::new(SystemClock), terminal, &mut progress).await?;
     progress.finish();
     if json {
         println!("{}", serde_json::to_string(&summary)?);
@@ -408,8 +413,7 @@ async fn complaints(settings: &SettingsArgs) -> Vec<String> {
 
 async fn checked(settings: &SettingsArgs) -> Result<(), Complaints> {
     let config = load(settings, "")?;
-    let specs = daemon::gold_specs(&daemon::pipelines(&config)?).await?;
-    daemon::rules(&config, &specs).await?;
+    daemon::check(&config).await?;
     let databases = daemon::database_complaints(&config);
     if databases.is_empty() { Ok(()) } else { Err(Complaints(databases)) }
 }

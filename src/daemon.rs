@@ -25,7 +25,7 @@ use crate::ingest::intake::{Batch, Intake};
 use crate::ingest::{Counts, Ingest};
 use crate::lake::Lake;
 use crate::lake::tables::TableSpec;
-use crate::notify::{Notifier, SnsDefaults};
+use crate::notify::{Notifier, SnsDefaults, Terminal};
 use crate::privacy::{IdentityPolicy, Privacy};
 use crate::rollup::{Rollup, table_spec};
 use crate::source::BatchLimits;
@@ -96,6 +96,20 @@ pub async fn gold_specs(pipelines: &[Pipeline]) -> Result<Vec<TableSpec>, Compla
     } else {
         Err(Complaints(complaints))
     }
+}
+
+/// Pipelines and rules that fit each other.
+pub struct Checked {
+    pub pipelines: Vec<Pipeline>,
+    pub rules: RuleSet,
+}
+
+/// Reads pipelines and rules; touches nothing else.
+pub async fn check(config: &Config) -> Result<Checked, Complaints> {
+    let pipelines = pipelines(config)?;
+    let specs = gold_specs(&pipelines).await?;
+    let rules = rules(config, &specs).await?;
+    Ok(Checked { pipelines, rules })
 }
 
 /// Rules of the folder that the settings name, checked against the gold tables.
@@ -173,10 +187,15 @@ pub fn query_limits(config: &Config) -> QueryLimits {
 }
 
 impl Parts {
-    async fn open(config: &Config, clock: Arc<dyn Clock>, enricher: Arc<Enricher>, privacy: Arc<Privacy>) -> anyhow::Result<Parts> {
-        let pipelines = pipelines(config)?;
-        let specs = gold_specs(&pipelines).await?;
-        let rules = rules(config, &specs).await?;
+    async fn open(
+        config: &Config,
+        checked: Checked,
+        clock: Arc<dyn Clock>,
+        enricher: Arc<Enricher>,
+        privacy: Arc<Privacy>,
+        terminal: Terminal,
+    ) -> anyhow::Result<Parts> {
+        let Checked { pipelines, rules } = checked;
         let lake = Arc::new(Lake::open(&config.data).await?);
         let shards = std::thread::available_parallelism().map_or(1, usize::from);
         let ingest = Ingest::open(Arc::clone(&lake), enricher, privacy, shards).await?;
@@ -187,7 +206,10 @@ impl Parts {
             endpoint_url: config.sns.endpoint_url.clone(),
             region: config.sns.region.clone(),
         };
-        let notifier = config.alerts.deliver.then(|| Notifier::new(defaults, env!("CARGO_PKG_VERSION")));
+        let notifier = config
+            .alerts
+            .deliver
+            .then(|| Notifier::new(defaults, terminal, env!("CARGO_PKG_VERSION")));
         let watch = Watch::open(lake, rules, pipelines, limits, notifier).await?;
         Ok(Parts {
             ingest,
@@ -200,6 +222,7 @@ impl Parts {
     /// One batch, all the way to alerts. Returns its counts and the windows it closed.
     async fn carry(&mut self, batch: Batch) -> anyhow::Result<(Counts, usize)> {
         let counts = self.ingest.commit_batch(batch, self.clock.now_ms()).await?;
+        self.ingest.close_due_sessions().await?;
         let windows = self.close_windows(false).await?;
         Ok((counts, windows))
     }
@@ -216,13 +239,27 @@ impl Parts {
 /// # Errors
 /// Settings, pipelines or alerts that are wrong; a path that does not exist; a lake that cannot be
 /// written. A single unreadable file is named in the summary and does not stop the others.
-pub async fn ingest_once(config: &Config, clock: Arc<dyn Clock>, progress: &mut dyn Progress) -> anyhow::Result<Summary> {
+pub async fn ingest_once(
+    config: &Config,
+    clock: Arc<dyn Clock>,
+    terminal: Terminal,
+    progress: &mut dyn Progress,
+) -> anyhow::Result<Summary> {
     let started = std::time::Instant::now();
     let mut source = file_source(config, true);
-    // Paths are checked before anything is written, the key of pseudonyms included.
+    // All is checked before anything is written, the key of pseudonyms included.
     let found = source.discover()?;
+    let checked = check(config).await?;
     let (enricher, privacy) = rules_of_identity(config)?;
-    let mut parts = Parts::open(config, Arc::clone(&clock), Arc::clone(&enricher), Arc::clone(&privacy)).await?;
+    let mut parts = Parts::open(
+        config,
+        checked,
+        Arc::clone(&clock),
+        Arc::clone(&enricher),
+        Arc::clone(&privacy),
+        terminal,
+    )
+    .await?;
     let mut intake = Intake::new(source, batch_limits(config), enricher, privacy, clock);
     let files = found.len() as u64;
     for found in found {
@@ -240,8 +277,13 @@ pub async fn ingest_once(config: &Config, clock: Arc<dyn Clock>, progress: &mut 
         alerts_undelivered: 0,
         seconds: 0.0,
     };
-    let mut reading = read_ahead(intake);
-    while let Some(Read { next, bytes_done, unreadable }) = reading.recv().await {
+    let (mut reading, reader) = read_ahead(intake);
+    while let Some(Read {
+        next,
+        bytes_done,
+        unreadable,
+    }) = reading.recv().await
+    {
         for error in unreadable {
             tracing::error!("{error}");
             summary.unreadable.push(error.to_string());
@@ -252,6 +294,9 @@ pub async fn ingest_once(config: &Config, clock: Arc<dyn Clock>, progress: &mut 
         summary.epochs += 1;
         summary.gold_windows += windows as u64;
         progress.epoch(summary.counts, bytes_done, bytes_all);
+    }
+    if reader.join().is_err() {
+        bail!("the reading thread stopped with a bug (see above); run the same command again: what was read is kept, the rest follows");
     }
     parts.ingest.close_due_sessions().await?;
     summary.gold_windows += parts.close_windows(true).await? as u64;
@@ -280,10 +325,10 @@ struct Read {
 
 /// Reads on one thread of its own until there is nothing left. One thread, for what it allocates is
 /// freed elsewhere: its memory is used again by the next batch only if the same thread reads it.
-fn read_ahead(mut intake: Intake) -> mpsc::Receiver<Read> {
+fn read_ahead(mut intake: Intake) -> (mpsc::Receiver<Read>, std::thread::JoinHandle<()>) {
     let (sender, receiver) = mpsc::channel(1);
     let runtime = tokio::runtime::Handle::current();
-    std::thread::spawn(move || {
+    let reader = std::thread::spawn(move || {
         // The permit comes before the batch: one is being committed, one is in hand, no third is read.
         while let Ok(permit) = runtime.block_on(sender.reserve()) {
             let (next, mut unreadable) = match intake.next_batch() {
@@ -292,10 +337,14 @@ fn read_ahead(mut intake: Intake) -> mpsc::Receiver<Read> {
                 Err(error) => (None, vec![error]),
             };
             unreadable.extend(intake.take_unreadable());
-            permit.send(Read { next, bytes_done: intake.source.done_bytes(), unreadable });
+            permit.send(Read {
+                next,
+                bytes_done: intake.source.done_bytes(),
+                unreadable,
+            });
         }
     });
-    receiver
+    (receiver, reader)
 }
 
 /// Follows the sources of the settings until `stop` is set; the epoch in hand is finished first.
@@ -303,11 +352,24 @@ fn read_ahead(mut intake: Intake) -> mpsc::Receiver<Read> {
 /// # Errors
 /// As `ingest_once`; a file that cannot be read is logged and tried again when it changes.
 pub async fn follow(config: &Config, clock: Arc<dyn Clock>, mut stop: signal::Receiver<bool>) -> anyhow::Result<()> {
+    let checked = check(config).await?;
     let (enricher, privacy) = rules_of_identity(config)?;
     let source = file_source(config, false);
-    let mut parts = Parts::open(config, Arc::clone(&clock), Arc::clone(&enricher), Arc::clone(&privacy)).await?;
+    let mut parts = Parts::open(
+        config,
+        checked,
+        Arc::clone(&clock),
+        Arc::clone(&enricher),
+        Arc::clone(&privacy),
+        Terminal::Output,
+    )
+    .await?;
     let mut intake = Intake::new(source, batch_limits(config), Arc::clone(&enricher), privacy, Arc::clone(&clock));
-    let watched: Vec<String> = config.sources.iter().map(|source| format!("{} ({})", source.name, source.path.display())).collect();
+    let watched: Vec<String> = config
+        .sources
+        .iter()
+        .map(|source| format!("{} ({})", source.name, source.path.display()))
+        .collect();
     tracing::info!(lake = %config.data.display(), watching = watched.join(", "), "playhead is running; stop it with Ctrl-C");
     let mut databases_checked = std::time::Instant::now();
     let mut alerts_checked = std::time::Instant::now();
@@ -352,7 +414,9 @@ struct AlertFolder {
 
 impl AlertFolder {
     fn of(config: &Config) -> AlertFolder {
-        AlertFolder { files: alert_files(config).ok() }
+        AlertFolder {
+            files: alert_files(config).ok(),
+        }
     }
 
     /// An edit takes effect as a whole: all files are right, or the rules in force stay.
@@ -362,20 +426,14 @@ impl AlertFolder {
             return;
         }
         self.files = files;
-        let specs = match pipelines(config) {
-            Ok(pipelines) => gold_specs(&pipelines).await,
-            Err(complaints) => Err(complaints),
-        };
-        let rules = match specs {
-            Ok(specs) => rules(config, &specs).await,
-            Err(complaints) => Err(complaints),
-        };
-        match rules {
+        match check(config).await.map(|checked| checked.rules) {
             Ok(rules) => {
                 tracing::info!(rules = rules.rules.len(), hash = rules.hash, "alert rules taken up");
                 watch.replace_rules(rules);
             }
-            Err(complaints) => tracing::error!("the alert files were changed and are not right; the rules before stay in force:\n{complaints}"),
+            Err(complaints) => {
+                tracing::error!("the alert files were changed and are not right; the rules before stay in force:\n{complaints}")
+            }
         }
     }
 }

@@ -42,17 +42,26 @@ pub struct SnsDefaults {
     pub region: Option<String>,
 }
 
+/// Which of its two outputs the terminal target uses: a command that answers in JSON keeps the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Terminal {
+    Output,
+    Errors,
+}
+
 /// Sends messages; keeps one client per endpoint and region.
 pub struct Notifier {
     defaults: SnsDefaults,
+    terminal: Terminal,
     producer_version: &'static str,
     clients: HashMap<(Option<String>, String), Client>,
 }
 
 impl Notifier {
-    pub fn new(defaults: SnsDefaults, producer_version: &'static str) -> Notifier {
+    pub fn new(defaults: SnsDefaults, terminal: Terminal, producer_version: &'static str) -> Notifier {
         Notifier {
             defaults,
+            terminal,
             producer_version,
             clients: HashMap::new(),
         }
@@ -62,8 +71,11 @@ impl Notifier {
     pub async fn deliver(&mut self, target: &Target, event: &Transition, body: &str) -> Result<(), NotifyError> {
         match target {
             Target::Stdout => {
-                let mut out = std::io::stdout().lock();
-                writeln!(out, "{}", message::human(event))?;
+                let line = message::human(event);
+                match self.terminal {
+                    Terminal::Output => writeln!(std::io::stdout().lock(), "{line}")?,
+                    Terminal::Errors => writeln!(std::io::stderr().lock(), "{line}")?,
+                }
                 Ok(())
             }
             Target::Sns {

@@ -107,7 +107,6 @@ impl Watch {
         self.rules = rules;
     }
 
-
     /// Judges the windows that newly closed minutes complete, records and sends.
     pub async fn run(&mut self, closed: &BTreeSet<i64>, now_ms: i64) -> Result<(), SqlError> {
         self.minutes.extend(closed);

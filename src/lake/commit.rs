@@ -144,8 +144,9 @@ impl Lake {
         for file in &hit {
             let mut left = Vec::new();
             for (batch, victims, files) in &marked {
-                let keep: BooleanArray =
-                    (0..batch.num_rows()).map(|row| Some(files.value(row) == file && !victims.value(row))).collect();
+                let keep: BooleanArray = (0..batch.num_rows())
+                    .map(|row| Some(files.value(row) == file && !victims.value(row)))
+                    .collect();
                 let kept = filter_record_batch(batch, &keep).map_err(rows_error)?;
                 if kept.num_rows() > 0 {
                     left.push(kept);
