@@ -9,6 +9,7 @@ mod determinism;
 mod files;
 mod hostile;
 mod house;
+mod network;
 mod pipelines;
 mod privacy;
 mod reference;

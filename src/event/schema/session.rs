@@ -4,11 +4,11 @@
 //! Invariant: sums over intervals equal the totals on the session row.
 
 use super::{Column, Get};
-use crate::event::facts::{PlaybackInterval, PlaybackSession};
+use crate::event::facts::{PlaybackInterval, PlaybackSession, Segments};
 
 /// `silver.playback_intervals`: one row a session, minute and stretch of one state.
 pub fn interval_columns() -> Vec<Column<PlaybackInterval>> {
-    vec![
+    let mut columns: Vec<Column<PlaybackInterval>> = vec![
         Column::required("event_date", "UTC day of interval_start", Get::Date(|r| r.start_ms)),
         Column::required(
             "state",
@@ -41,80 +41,14 @@ pub fn interval_columns() -> Vec<Column<PlaybackInterval>> {
             "media time whose bitrate is known, ms",
             Get::Int(|r| Some(r.bitrate_known_ms)),
         ),
-        Column::new(
-            "user_id",
-            "user, pseudonymised as set",
-            Get::Text(|r| r.segments.user_id.as_deref()),
-        ),
-        Column::new(
-            "device_id",
-            "device, pseudonymised as set",
-            Get::Text(|r| r.segments.device_id.as_deref()),
-        ),
-        Column::new("content_id", "content", Get::Text(|r| r.segments.content_id.as_deref())),
-        Column::new(
-            "stream_type",
-            "vod, live or ll_live",
-            Get::Text(|r| r.segments.stream_type.as_deref()),
-        ),
-        Column::new("app_name", "app", Get::Text(|r| r.segments.app_name.as_deref())),
-        Column::new(
-            "app_version",
-            "release of the app",
-            Get::Text(|r| r.segments.app_version.as_deref()),
-        ),
-        Column::new("player_name", "player", Get::Text(|r| r.segments.player_name.as_deref())),
-        Column::new(
-            "player_version",
-            "release of the player",
-            Get::Text(|r| r.segments.player_version.as_deref()),
-        ),
-        Column::new(
-            "device_type",
-            "desktop, mobile, tablet, tv, console, bot or as sent",
-            Get::Text(|r| r.segments.device.device_type.as_deref()),
-        ),
-        Column::new(
-            "device_model",
-            "device model",
-            Get::Text(|r| r.segments.device.device_model.as_deref()),
-        ),
-        Column::new("os", "operating system", Get::Text(|r| r.segments.device.os.as_deref())),
-        Column::new("browser", "browser", Get::Text(|r| r.segments.device.browser.as_deref())),
-        Column::new(
-            "country",
-            "ISO 3166-1 alpha-2",
-            Get::Text(|r| r.segments.network.country.as_deref()),
-        ),
-        Column::new(
-            "region",
-            "ISO 3166-2 subdivision",
-            Get::Text(|r| r.segments.network.region.as_deref()),
-        ),
-        Column::new("city", "city", Get::Text(|r| r.segments.network.city.as_deref())),
-        Column::new("asn", "autonomous system number", Get::Int(|r| r.segments.network.asn)),
-        Column::new(
-            "isp",
-            "ISP, else the AS organisation",
-            Get::Text(|r| r.segments.network.isp.as_deref()),
-        ),
-        Column::new("cdn", "CDN name", Get::Text(|r| r.segments.cdn.as_deref())),
-        Column::new(
-            "connection_type",
-            "kind of connection as sent",
-            Get::Text(|r| r.segments.connection_type.as_deref()),
-        ),
-        Column::required(
-            "client",
-            "device, else user, else session: what client counts count",
-            Get::Text(|r| Some(r.segments.client(&r.session_id))),
-        ),
-    ]
+    ];
+    columns.extend(segment_columns());
+    columns
 }
 
 /// `silver.playback_sessions`: one row a playback session.
 pub fn session_columns() -> Vec<Column<PlaybackSession>> {
-    vec![
+    let mut columns: Vec<Column<PlaybackSession>> = vec![
         Column::required("event_date", "UTC day of started_at", Get::Date(|r| r.started_at_ms)),
         Column::required(
             "outcome",
@@ -233,73 +167,107 @@ pub fn session_columns() -> Vec<Column<PlaybackSession>> {
             Get::Int(|r| Some(r.anomalies)),
         ),
         Column::required("dq_flags", "data-quality rules that the session broke", Get::Flags(|r| &r.dq_flags)),
+    ];
+    columns.extend(segment_columns());
+    columns
+}
+
+/// A row that belongs to a session and so to its segments.
+trait OfSession {
+    fn segments(&self) -> &Segments;
+    fn session_id(&self) -> &str;
+}
+
+impl OfSession for PlaybackInterval {
+    fn segments(&self) -> &Segments {
+        &self.segments
+    }
+
+    fn session_id(&self) -> &str {
+        &self.session_id
+    }
+}
+
+impl OfSession for PlaybackSession {
+    fn segments(&self) -> &Segments {
+        &self.segments
+    }
+
+    fn session_id(&self) -> &str {
+        &self.session_id
+    }
+}
+
+/// What both tables are grouped by.
+fn segment_columns<R: OfSession>() -> Vec<Column<R>> {
+    vec![
         Column::new(
             "user_id",
             "user, pseudonymised as set",
-            Get::Text(|r| r.segments.user_id.as_deref()),
+            Get::Text(|r: &R| r.segments().user_id.as_deref()),
         ),
         Column::new(
             "device_id",
             "device, pseudonymised as set",
-            Get::Text(|r| r.segments.device_id.as_deref()),
+            Get::Text(|r: &R| r.segments().device_id.as_deref()),
         ),
-        Column::new("content_id", "content", Get::Text(|r| r.segments.content_id.as_deref())),
+        Column::new("content_id", "content", Get::Text(|r: &R| r.segments().content_id.as_deref())),
         Column::new(
             "stream_type",
             "vod, live or ll_live",
-            Get::Text(|r| r.segments.stream_type.as_deref()),
+            Get::Text(|r: &R| r.segments().stream_type.as_deref()),
         ),
-        Column::new("app_name", "app", Get::Text(|r| r.segments.app_name.as_deref())),
+        Column::new("app_name", "app", Get::Text(|r: &R| r.segments().app_name.as_deref())),
         Column::new(
             "app_version",
             "release of the app",
-            Get::Text(|r| r.segments.app_version.as_deref()),
+            Get::Text(|r: &R| r.segments().app_version.as_deref()),
         ),
-        Column::new("player_name", "player", Get::Text(|r| r.segments.player_name.as_deref())),
+        Column::new("player_name", "player", Get::Text(|r: &R| r.segments().player_name.as_deref())),
         Column::new(
             "player_version",
             "release of the player",
-            Get::Text(|r| r.segments.player_version.as_deref()),
+            Get::Text(|r: &R| r.segments().player_version.as_deref()),
         ),
         Column::new(
             "device_type",
             "desktop, mobile, tablet, tv, console, bot or as sent",
-            Get::Text(|r| r.segments.device.device_type.as_deref()),
+            Get::Text(|r: &R| r.segments().device.device_type.as_deref()),
         ),
         Column::new(
             "device_model",
             "device model",
-            Get::Text(|r| r.segments.device.device_model.as_deref()),
+            Get::Text(|r: &R| r.segments().device.device_model.as_deref()),
         ),
-        Column::new("os", "operating system", Get::Text(|r| r.segments.device.os.as_deref())),
-        Column::new("browser", "browser", Get::Text(|r| r.segments.device.browser.as_deref())),
+        Column::new("os", "operating system", Get::Text(|r: &R| r.segments().device.os.as_deref())),
+        Column::new("browser", "browser", Get::Text(|r: &R| r.segments().device.browser.as_deref())),
         Column::new(
             "country",
             "ISO 3166-1 alpha-2",
-            Get::Text(|r| r.segments.network.country.as_deref()),
+            Get::Text(|r: &R| r.segments().network.country.as_deref()),
         ),
         Column::new(
             "region",
             "ISO 3166-2 subdivision",
-            Get::Text(|r| r.segments.network.region.as_deref()),
+            Get::Text(|r: &R| r.segments().network.region.as_deref()),
         ),
-        Column::new("city", "city", Get::Text(|r| r.segments.network.city.as_deref())),
-        Column::new("asn", "autonomous system number", Get::Int(|r| r.segments.network.asn)),
+        Column::new("city", "city", Get::Text(|r: &R| r.segments().network.city.as_deref())),
+        Column::new("asn", "autonomous system number", Get::Int(|r: &R| r.segments().network.asn)),
         Column::new(
             "isp",
             "ISP, else the AS organisation",
-            Get::Text(|r| r.segments.network.isp.as_deref()),
+            Get::Text(|r: &R| r.segments().network.isp.as_deref()),
         ),
-        Column::new("cdn", "CDN name", Get::Text(|r| r.segments.cdn.as_deref())),
+        Column::new("cdn", "CDN name", Get::Text(|r: &R| r.segments().cdn.as_deref())),
         Column::new(
             "connection_type",
             "kind of connection as sent",
-            Get::Text(|r| r.segments.connection_type.as_deref()),
+            Get::Text(|r: &R| r.segments().connection_type.as_deref()),
         ),
         Column::required(
             "client",
             "device, else user, else session: what client counts count",
-            Get::Text(|r| Some(r.segments.client(&r.session_id))),
+            Get::Text(|r: &R| Some(r.segments().client(r.session_id()))),
         ),
     ]
 }
