@@ -14,11 +14,8 @@ fn seen(settings: &str) -> Option<(Bench, String)> {
     let bench = Bench::new();
     let viewers = bench.write("viewers.ndjson", VIEWERS);
     let settings = bench.write("playhead.yaml", settings.replace("DATABASES", &databases.to_string()));
-    let output = bench
-        .command(&["ingest", "--settings"])
-        .args([&settings, &viewers])
-        .output()
-        .expect("the binary starts");
+    let path = |path: &std::path::Path| path.to_str().expect("a plain path").to_string();
+    let output = bench.run(&["ingest", "--settings", &path(&settings), &path(&viewers)]);
     assert!(output.status.success(), "a database never stops an ingest");
     Some((bench, String::from_utf8_lossy(&output.stderr).into_owned()))
 }
