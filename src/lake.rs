@@ -226,13 +226,10 @@ impl Lake {
             table: spec.name.clone(),
             source,
         })?;
-        let mut configuration: HashMap<String, Option<String>> = HashMap::from([
+        let configuration: HashMap<String, Option<String>> = HashMap::from([
             (FORMAT_PROPERTY.to_string(), Some(LAKE_FORMAT.to_string())),
             ("delta.dataSkippingStatsColumns".to_string(), Some(spec.statistics.join(","))),
         ]);
-        for (key, value) in &spec.properties {
-            configuration.insert(key.clone(), Some(value.clone()));
-        }
         DeltaTable::try_from_url(folder_url(&path)?)
             .await
             .map_err(table_error("create", &spec.name))?
@@ -311,13 +308,6 @@ impl Lake {
     pub async fn version(&self, name: &str) -> Result<i64, LakeError> {
         let version = self.get(name).await?.table.version().unwrap_or(0);
         Ok(i64::try_from(version).unwrap_or(i64::MAX))
-    }
-
-    /// A table property.
-    pub async fn property(&self, name: &str, key: &str) -> Result<Option<String>, LakeError> {
-        let open = self.get(name).await?;
-        let snapshot = open.table.snapshot().map_err(table_error("read the properties of", name))?;
-        Ok(snapshot.metadata().configuration().get(key).cloned())
     }
 
     /// True if the table holds no file.

@@ -14,7 +14,7 @@ use arrow::array::{ArrayRef, AsArray, BooleanArray, Date32Array, RecordBatch, St
 use arrow::datatypes::TimestampMicrosecondType;
 use serde_json::json;
 
-use crate::lake::commit::{conform, minutes_of};
+use crate::lake::commit::{conform, minute_ranges, minutes_in};
 use crate::lake::tables::{PARTITION_COLUMN, TableSpec, WINDOWED_VIEWS};
 use crate::lake::{Commit, Lake, LakeError, TimeRange};
 use crate::sql::pipeline::{PIPELINE_HASH, Pipeline, SILVER_VERSIONS};
@@ -124,7 +124,7 @@ impl Rollup {
         pending.retain(|minute| !windows.contains(&window_of(*minute, width)));
         let commit = Commit {
             covers: versions.iter().map(|(table, version)| (table.to_string(), *version)).collect(),
-            note: json!({"pipeline": pipeline.hash, "pending": spans(pending), "silver": versions}),
+            note: json!({"pipeline": pipeline.hash, "pending": minute_ranges(pending), "silver": versions}),
         };
         let range = range_of(windows, width).unwrap_or(TimeRange::ALL);
         let is_victim = |batch: &RecordBatch| -> Result<BooleanArray, arrow::error::ArrowError> {
@@ -190,7 +190,7 @@ async fn pending_minutes(lake: &Lake, pipeline: &Pipeline) -> Result<BTreeSet<i6
     let same_text = note.as_ref().is_some_and(|note| note["pipeline"] == json!(pipeline.hash));
     let mut pending = BTreeSet::new();
     if let Some(note) = note.filter(|_| same_text) {
-        pending.extend(minutes_of(&json!({"minutes": note["pending"]})));
+        pending.extend(minutes_in(&note["pending"]));
     }
     for view in WINDOWED_VIEWS
         .iter()
@@ -209,7 +209,7 @@ async fn pending_minutes(lake: &Lake, pipeline: &Pipeline) -> Result<BTreeSet<i6
 /// Minutes that the commits after `version` touched.
 async fn changed_minutes(lake: &Lake, table: &str, version: i64) -> Result<BTreeSet<i64>, LakeError> {
     match lake.log_after(table, version).await? {
-        Some(entries) => Ok(entries.iter().flat_map(|entry| minutes_of(&entry.note)).collect()),
+        Some(entries) => Ok(entries.iter().flat_map(|entry| minutes_in(&entry.note["minutes"])).collect()),
         None => all_minutes(lake, table).await,
     }
 }
@@ -235,17 +235,6 @@ fn reads(pipeline: &Pipeline, table: &str) -> bool {
 
 fn window_of(minute: i64, width: i64) -> i64 {
     minute - minute.rem_euclid(width)
-}
-
-fn spans(minutes: &BTreeSet<i64>) -> Vec<(i64, i64)> {
-    let mut spans: Vec<(i64, i64)> = Vec::new();
-    for minute in minutes {
-        match spans.last_mut() {
-            Some((_, last)) if *last + 1 == *minute => *last = *minute,
-            _ => spans.push((*minute, *minute)),
-        }
-    }
-    spans
 }
 
 /// Windows in runs that span a day at the most.

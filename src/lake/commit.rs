@@ -230,21 +230,26 @@ fn note_with_minutes(note: Value, minutes: &BTreeSet<i64>) -> Value {
         Value::Object(serde_json::Map::new())
     };
     if !minutes.is_empty() {
-        let mut ranges: Vec<(i64, i64)> = Vec::new();
-        for minute in minutes {
-            match ranges.last_mut() {
-                Some((_, last)) if *last + 1 == *minute => *last = *minute,
-                _ => ranges.push((*minute, *minute)),
-            }
-        }
-        note["minutes"] = serde_json::json!(ranges);
+        note["minutes"] = serde_json::json!(minute_ranges(minutes));
     }
     note
 }
 
-/// The minutes that a commit's note names.
-pub fn minutes_of(note: &Value) -> BTreeSet<i64> {
-    let ranges = note["minutes"].as_array().map(Vec::as_slice).unwrap_or_default();
+/// Minutes as ranges `[first, last]`: how notes hold them.
+pub fn minute_ranges(minutes: &BTreeSet<i64>) -> Vec<(i64, i64)> {
+    let mut ranges: Vec<(i64, i64)> = Vec::new();
+    for minute in minutes {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == *minute => *last = *minute,
+            _ => ranges.push((*minute, *minute)),
+        }
+    }
+    ranges
+}
+
+/// The minutes of such ranges in a note.
+pub fn minutes_in(ranges: &Value) -> BTreeSet<i64> {
+    let ranges = ranges.as_array().map(Vec::as_slice).unwrap_or_default();
     ranges
         .iter()
         .filter_map(|range| Some(range[0].as_i64()?..=range[1].as_i64()?))

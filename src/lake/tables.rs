@@ -40,8 +40,6 @@ pub struct TableSpec {
     pub sort_columns: Vec<String>,
     /// Columns with file statistics.
     pub statistics: Vec<String>,
-    /// Further table properties, e.g. the pipeline's hash.
-    pub properties: Vec<(String, String)>,
 }
 
 /// The tables whose shape is fixed by code. Gold tables come from the pipelines.
@@ -157,7 +155,6 @@ fn spec<R>(name: &str, about: &str, columns: &[Column<R>], time_column: &str, so
         window_columns: window_columns(name),
         sort_columns: sort_columns.iter().map(|s| s.to_string()).collect(),
         statistics: with_statistics,
-        properties: Vec::new(),
     }
 }
 
@@ -263,6 +260,5 @@ fn alert_events() -> TableSpec {
         window_columns: Vec::new(),
         sort_columns: vec!["window_end".into(), "event_id".into()],
         statistics: vec!["window_end".into(), "kind".into(), "status".into(), "rule_uid".into()],
-        properties: Vec::new(),
     }
 }

@@ -15,7 +15,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
-use datafusion::sql::parser::{DFParser, Statement as DfStatement};
+use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::{
     Expr, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident, ObjectName, Query, Select, SelectItem, SetExpr, Spanned,
     Statement, TableFactor, Value, visit_expressions, visit_expressions_mut, visit_relations,
@@ -229,7 +229,6 @@ impl Pipeline {
             window_columns: vec![WINDOW_START.to_string()],
             sort_columns,
             statistics,
-            properties: Vec::new(),
         })
     }
 
@@ -556,15 +555,6 @@ fn place_in(message: &str) -> (u64, u64) {
         digits.parse().ok()
     };
     (number_after("Line:").unwrap_or(0), number_after("Column:").unwrap_or(0))
-}
-
-/// Parses with DataFusion's own parser, for people's queries.
-pub fn parse_statement(text: &str) -> datafusion::error::Result<DfStatement> {
-    let mut statements = DFParser::parse_sql(text)?;
-    match (statements.pop_front(), statements.is_empty()) {
-        (Some(statement), true) => Ok(statement),
-        _ => Err(datafusion::error::DataFusionError::Plan("give one statement".to_string())),
-    }
 }
 
 #[cfg(test)]
