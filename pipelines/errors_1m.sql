@@ -15,6 +15,7 @@ FROM (
          sum(fatal_errors) AS fatal_errors
   FROM (
     SELECT app_name, app_version, device_type, client, 0 AS fatal_errors FROM silver.playback_intervals
+    WHERE state <> 'silent'
     UNION ALL
     SELECT app_name, app_version, device_type, client, fatal_errors FROM silver.failed_sessions
   ) AS facts

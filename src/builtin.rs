@@ -3,11 +3,15 @@
 //! Invariant: the same files as in `pipelines/` and `alerts/`; a test compares the lists.
 
 /// File name and text of every shipped pipeline.
-pub const PIPELINES: [(&str, &str); 5] = [
+pub const PIPELINES: [(&str, &str); 9] = [
     ("pipelines/audience_1m.sql", include_str!("../pipelines/audience_1m.sql")),
     ("pipelines/cdn_1m.sql", include_str!("../pipelines/cdn_1m.sql")),
+    ("pipelines/concurrency_1m.sql", include_str!("../pipelines/concurrency_1m.sql")),
+    ("pipelines/ended_1m.sql", include_str!("../pipelines/ended_1m.sql")),
     ("pipelines/errors_1m.sql", include_str!("../pipelines/errors_1m.sql")),
+    ("pipelines/latency_1m.sql", include_str!("../pipelines/latency_1m.sql")),
     ("pipelines/playback_1m.sql", include_str!("../pipelines/playback_1m.sql")),
+    ("pipelines/quality_1h.sql", include_str!("../pipelines/quality_1h.sql")),
     (
         "pipelines/startup_by_pop_1m.sql",
         include_str!("../pipelines/startup_by_pop_1m.sql"),

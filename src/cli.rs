@@ -2,6 +2,8 @@
 //!
 //! Exit codes: 0 done, 64 usage or settings, 1 failure.
 
+mod session;
+
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -20,7 +22,7 @@ use crate::ingest::Counts;
 use crate::lake::Lake;
 use crate::notify::Terminal;
 use crate::simulate::Simulation;
-use crate::{rollup, sql, telemetry};
+use crate::{metric, rollup, sql, telemetry};
 
 /// Threads for file system calls: a few keep a disk busy, and each keeps some memory of its own.
 const BLOCKING_THREADS: usize = 8;
@@ -82,6 +84,28 @@ enum Command {
         json: bool,
         #[command(flatten)]
         settings: SettingsArgs,
+    },
+    /// Print one session: its timeline, its facts, and its score with the reason for each loss.
+    #[command(after_help = "Example:\n  playhead session s-0b1f6a8e3f0c4e2b9d7a5c3e1f2a4b6c")]
+    Session {
+        /// The sender's session id, or the derived one (`s-...`) of silver.playback_sessions.
+        id: String,
+        /// Print everything as JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        settings: SettingsArgs,
+    },
+    /// Print the manual of metrics: what each one is, exactly.
+    #[command(after_help = "Example:\n  playhead metrics rebuffer_ratio")]
+    Metrics {
+        /// One metric; default: all.
+        name: Option<String>,
+        /// As docs/metrics.md.
+        #[arg(long, conflicts_with = "json")]
+        markdown: bool,
+        #[arg(long)]
+        json: bool,
     },
     /// Read settings, pipelines and alerts, and say what is wrong with them.
     #[command(after_help = "Example:\n  playhead check --settings playhead.yaml")]
@@ -175,6 +199,8 @@ async fn dispatch(command: Command) -> anyhow::Result<u8> {
             json,
             settings,
         } => ask(&settings, &query, if json { Output::Json } else { format }).await,
+        Command::Session { id, json, settings } => show_session(&settings, &id, json).await,
+        Command::Metrics { name, markdown, json } => show_metrics(name.as_deref(), markdown, json),
         Command::Check { json, settings } => check(&settings, json).await,
         Command::Settings => {
             print!("{}", config::REFERENCE);
@@ -352,7 +378,7 @@ async fn stop_signal() {
 async fn ask(settings: &SettingsArgs, query: &str, output: Output) -> anyhow::Result<u8> {
     let config = load(settings, "")?;
     telemetry::start(&config.log);
-    let pipelines = daemon::pipelines(&config)?;
+    let pipelines = sql::mentioned(daemon::pipelines(&config)?, query);
     let lake = Lake::open_read_only(&config.data).await?;
     let limits = daemon::query_limits(&config);
     let pipelines = rollup::open_windows(&lake, pipelines).await?;
@@ -364,6 +390,43 @@ async fn ask(settings: &SettingsArgs, query: &str, output: Output) -> anyhow::Re
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(0),
         other => Ok(other.map(|()| 0)?),
     }
+}
+
+async fn show_session(settings: &SettingsArgs, id: &str, json: bool) -> anyhow::Result<u8> {
+    let config = load(settings, "")?;
+    telemetry::start(&config.log);
+    let lake = Lake::open_read_only(&config.data).await?;
+    let dossier = session::Dossier::read(&lake, id, daemon::query_limits(&config)).await?;
+    if dossier.is_empty() {
+        eprintln!(
+            "playhead: no session `{id}` in {}; `playhead sql \"SELECT session_id, started_at FROM silver.playback_sessions\"` lists them",
+            config.data.display()
+        );
+        return Ok(EXIT_FAILURE);
+    }
+    if json {
+        println!("{}", serde_json::to_string_pretty(&dossier.to_json())?);
+    } else {
+        print!("{}", dossier.to_text());
+    }
+    Ok(0)
+}
+
+fn show_metrics(name: Option<&str>, markdown: bool, json: bool) -> anyhow::Result<u8> {
+    let shown = match (name, markdown, json) {
+        (Some(name), ..) => match metric::find(name) {
+            Some(metric) => metric::metric_text(metric),
+            None => {
+                eprintln!("playhead: no metric `{name}`; `playhead metrics` lists them all");
+                return Ok(EXIT_USAGE);
+            }
+        },
+        (None, true, _) => metric::manual_markdown(metric::SCORE_CHECK),
+        (None, _, true) => format!("{}\n", serde_json::to_string_pretty(&metric::to_json())?),
+        (None, ..) => metric::manual_text(),
+    };
+    print!("{shown}");
+    Ok(0)
 }
 
 fn rendered(schema: &SchemaRef, batches: &[RecordBatch], output: Output) -> anyhow::Result<Vec<u8>> {

@@ -12,6 +12,7 @@ pub mod file;
 
 use std::collections::HashSet;
 use std::fmt;
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,6 +40,17 @@ const BATCH_RECORDS: RangeInclusive<u64> = 1..=10_000_000;
 const COMMIT_EVERY: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(600);
 /// Faster than 10 ms is a busy loop.
 const POLL_EVERY: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(600);
+/// Loopback only: who listens to the world says so (ARCHITECTURE.md, promise 8).
+const HTTP_LISTEN: &str = "127.0.0.1:8480";
+/// Below 1 KiB not even one record fits; above 64 MiB one request holds what many should share.
+const HTTP_BODY: RangeInclusive<u64> = 1 << 10..=64 << 20;
+/// As many as the splitter of bodies takes.
+const HTTP_RECORDS: RangeInclusive<u64> = 1..=10_000;
+/// A connection costs a descriptor and some kilobytes.
+const HTTP_CONNECTIONS: RangeInclusive<u64> = 1..=100_000;
+/// Room for one body of the largest size, packed and unpacked.
+const HTTP_MEMORY: RangeInclusive<u64> = 16 << 20..=64 << 30;
+const HTTP_SPOOL: RangeInclusive<u64> = 1 << 20..=1 << 40;
 /// CDN logs come up to 24 h late; what is later reopens its window.
 const LATENESS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(24 * 3600);
 /// Below 16 MiB not even one sort runs; the upper end only catches slips of the unit.
@@ -51,6 +63,7 @@ pub struct Config {
     /// Root folder of the tables.
     pub data: PathBuf,
     pub sources: Vec<SourceConfig>,
+    pub http: Http,
     pub ingest: Ingest,
     pub privacy: Privacy,
     pub network: Network,
@@ -80,9 +93,33 @@ pub enum SourceFormat {
     Auto,
     /// The reference player's NDJSON.
     Reference,
+    /// Amazon IVS player events.
+    Ivs,
+    /// Eyevinn player analytics.
+    Epas,
+    /// CMCD version 1 or 2, one record a line.
+    Cmcd,
     CloudfrontV1,
     /// The 12-key JSON of the reference log processor.
     CdnJson,
+}
+
+/// The receiver of player events over HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Http {
+    /// `None`: nothing listens.
+    pub listen: Option<SocketAddr>,
+    /// False: senders are told to stop for the rest of their session.
+    pub accepting: bool,
+    pub allowed_origins: Vec<String>,
+    pub trusted_proxies: Vec<String>,
+    pub correct_clocks: bool,
+    pub body_bytes: u64,
+    pub body_unpacked_bytes: u64,
+    pub body_records: u64,
+    pub connections: u64,
+    pub memory_bytes: u64,
+    pub spool_bytes: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -318,6 +355,7 @@ fn resolve(written: ConfigFile, checks: &mut Checks, is_folder: &dyn Fn(&Path) -
     let key_file = data.join(KEY_FILE);
     Config {
         sources: sources(written.sources, checks),
+        http: http(written.http, checks),
         ingest: ingest(written.ingest, checks),
         privacy: privacy(written.privacy, key_file, checks),
         network: Network {
@@ -376,6 +414,35 @@ fn sources(written: Option<Vec<SourceFile>>, checks: &mut Checks) -> Vec<SourceC
 fn last_part(path: &Path) -> String {
     let last = path.file_name().unwrap_or_default();
     last.to_string_lossy().into_owned()
+}
+
+fn http(written: file::HttpFile, checks: &mut Checks) -> Http {
+    let listen = written.listen.unwrap_or_else(|| HTTP_LISTEN.to_owned());
+    let address = match listen.as_str() {
+        "off" => None,
+        text => {
+            let parsed = text.parse::<SocketAddr>();
+            if parsed.is_err() {
+                let fix = "write an address and a port, such as 127.0.0.1:8480 or [::]:8480, or off";
+                checks.complain("http.listen", format!("{text:?} is no address to listen on"), fix);
+            }
+            parsed.ok()
+        }
+    };
+    let count = |count: &u64| count.to_string();
+    Http {
+        listen: address,
+        accepting: written.accepting.unwrap_or(true),
+        allowed_origins: written.allowed_origins.unwrap_or_else(|| vec!["*".to_owned()]),
+        trusted_proxies: written.trusted_proxies.unwrap_or_default(),
+        correct_clocks: written.correct_clocks.unwrap_or(true),
+        body_bytes: checks.bytes("http.body", written.body, 1 << 20, HTTP_BODY),
+        body_unpacked_bytes: checks.bytes("http.body_unpacked", written.body_unpacked, 8 << 20, HTTP_BODY),
+        body_records: checks.within("http.body_records", written.body_records.unwrap_or(5_000), HTTP_RECORDS, count),
+        connections: checks.within("http.connections", written.connections.unwrap_or(1_024), HTTP_CONNECTIONS, count),
+        memory_bytes: checks.bytes("http.memory", written.memory, 128 << 20, HTTP_MEMORY),
+        spool_bytes: checks.bytes("http.spool", written.spool, 4 << 30, HTTP_SPOOL),
+    }
 }
 
 fn ingest(written: file::IngestFile, checks: &mut Checks) -> Ingest {

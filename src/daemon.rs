@@ -7,6 +7,8 @@
 //! Invariant: at most one batch is being committed and one is in hand; the source is not read
 //! further than that.
 
+mod http_intake;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +36,7 @@ use crate::sql::pipeline::{Pipeline, parse_all};
 use crate::sql::{QueryLimits, empty_gold};
 use crate::telemetry::chain;
 use crate::watch::Watch;
+use http_intake::HttpIntake;
 
 /// How often the network databases are looked at for a newer file.
 const DATABASE_CHECK_EVERY: Duration = Duration::from_secs(60);
@@ -91,6 +94,8 @@ pub async fn gold_specs(pipelines: &[Pipeline]) -> Result<Vec<TableSpec>, Compla
             Err(error) => complaints.push(error.to_string()),
         }
     }
+    // What is wrong with a file is wrong with every table that rolls it up.
+    complaints.dedup();
     if complaints.is_empty() {
         Ok(specs)
     } else {
@@ -364,6 +369,7 @@ pub async fn follow(config: &Config, clock: Arc<dyn Clock>, mut stop: signal::Re
         Terminal::Output,
     )
     .await?;
+    let http = HttpIntake::start(config, &enricher, &privacy, &clock, stop.clone()).await?;
     let mut intake = Intake::new(source, batch_limits(config), Arc::clone(&enricher), privacy, Arc::clone(&clock));
     let watched: Vec<String> = config
         .sources
@@ -377,6 +383,14 @@ pub async fn follow(config: &Config, clock: Arc<dyn Clock>, mut stop: signal::Re
     while !*stop.borrow() {
         let epoch_started = std::time::Instant::now();
         let busy = follow_once(&mut parts, &mut intake, &clock).await?;
+        if let Some(http) = &http {
+            http.sweep(&mut intake.source);
+            if http.has_failed() {
+                bail!(
+                    "the disk failed while a record was written to the spool; check the disk of the data folder, then start playhead again"
+                );
+            }
+        }
         if alerts_checked.elapsed() >= ALERTS_CHECK_EVERY {
             alerts_checked = std::time::Instant::now();
             alerts.take_up_edits(config, &mut parts.watch).await;
@@ -395,6 +409,9 @@ pub async fn follow(config: &Config, clock: Arc<dyn Clock>, mut stop: signal::Re
             () = tokio::time::sleep(pause) => {}
             _ = stop.changed() => {}
         }
+    }
+    if let Some(http) = http {
+        http.finish().await;
     }
     let totals = parts.ingest.totals();
     tracing::info!(
@@ -497,13 +514,24 @@ fn file_source(config: &Config, one_shot: bool) -> FileSource {
         path: source.path.clone(),
         format: format_of(source.format),
     });
-    FileSource::new(specs.collect(), one_shot)
+    let mut specs: Vec<FilesSpec> = specs.collect();
+    if !one_shot {
+        // Also when nothing listens any more: what was answered before is carried on.
+        specs.push(FilesSpec {
+            path: config.data.join(http_intake::SPOOL_FOLDER),
+            format: Some(Format::Spooled),
+        });
+    }
+    FileSource::new(specs, one_shot)
 }
 
 fn format_of(format: SourceFormat) -> Option<Format> {
     match format {
         SourceFormat::Auto => None,
         SourceFormat::Reference => Some(Format::Reference),
+        SourceFormat::Ivs => Some(Format::Ivs),
+        SourceFormat::Epas => Some(Format::Epas),
+        SourceFormat::Cmcd => Some(Format::Cmcd),
         SourceFormat::CloudfrontV1 => Some(Format::CloudFrontV1),
         SourceFormat::CdnJson => Some(Format::CdnJson),
     }

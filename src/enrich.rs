@@ -7,7 +7,9 @@
 //! network, no log.
 
 pub mod device;
+pub mod errors;
 pub mod network;
+pub mod quirks;
 
 use std::net::IpAddr;
 
@@ -15,12 +17,14 @@ use crate::event::{CdnRequest, Device, Network, PlayerEvent};
 use crate::privacy::address;
 use device::{DeviceLookup, UserAgent};
 use network::{NetworkComplaint, NetworkDatabases, NetworkLookup};
+use quirks::Quirks;
 
 /// The databases and the memory of one daemon; shared by all threads that decode.
 #[derive(Debug, Default)]
 pub struct Enricher {
     network: NetworkLookup,
     devices: DeviceLookup,
+    quirks: Quirks,
     /// How many proxies of our own stand between the viewer and the logged address. 0:
     /// `X-Forwarded-For` is not believed at all, for anyone can send one.
     trusted_proxies: usize,
@@ -48,6 +52,8 @@ impl Enricher {
     }
 
     pub fn enrich_event(&self, event: &mut PlayerEvent) {
+        self.quirks.apply(event);
+        event.error_class = errors::classify(event);
         let address = event.client_address.as_deref().and_then(address::parse);
         self.fill_network(&mut event.network, address);
         if let Some(told) = self.read_user_agent(event.user_agent.as_deref()) {

@@ -15,6 +15,8 @@ pub mod schema;
 use std::ops::Range;
 
 /// What happened, in the words of CTA-2066 (DESIGN: events and metrics, 2.2).
+///
+/// The order of the variants is the order of one instant's events in a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum EventKind {
     SessionStart,
@@ -31,12 +33,23 @@ pub enum EventKind {
     PlaybackError,
     PlaybackFinish,
     SessionEnd,
+    BackgroundChange,
+    AdBreakStart,
+    AdBreakEnd,
+    AdStart,
+    AdEnd,
+    AdSkip,
+    ContentChange,
+    HostChange,
+    PlayerResize,
+    MuteChange,
+    Response,
     Metadata,
     Custom,
 }
 
 impl EventKind {
-    pub const ALL: [EventKind; 16] = [
+    pub const ALL: [EventKind; 27] = [
         EventKind::SessionStart,
         EventKind::PlaybackRequest,
         EventKind::PlaybackStart,
@@ -51,6 +64,17 @@ impl EventKind {
         EventKind::PlaybackError,
         EventKind::PlaybackFinish,
         EventKind::SessionEnd,
+        EventKind::BackgroundChange,
+        EventKind::AdBreakStart,
+        EventKind::AdBreakEnd,
+        EventKind::AdStart,
+        EventKind::AdEnd,
+        EventKind::AdSkip,
+        EventKind::ContentChange,
+        EventKind::HostChange,
+        EventKind::PlayerResize,
+        EventKind::MuteChange,
+        EventKind::Response,
         EventKind::Metadata,
         EventKind::Custom,
     ];
@@ -72,6 +96,17 @@ impl EventKind {
             EventKind::PlaybackError => "playback_error",
             EventKind::PlaybackFinish => "playback_finish",
             EventKind::SessionEnd => "session_end",
+            EventKind::BackgroundChange => "background_change",
+            EventKind::AdBreakStart => "ad_break_start",
+            EventKind::AdBreakEnd => "ad_break_end",
+            EventKind::AdStart => "ad_start",
+            EventKind::AdEnd => "ad_end",
+            EventKind::AdSkip => "ad_skip",
+            EventKind::ContentChange => "content_change",
+            EventKind::HostChange => "host_change",
+            EventKind::PlayerResize => "player_resize",
+            EventKind::MuteChange => "mute_change",
+            EventKind::Response => "response",
             EventKind::Metadata => "metadata",
             EventKind::Custom => "custom",
         }
@@ -80,6 +115,92 @@ impl EventKind {
     pub fn parse(name: &str) -> Option<EventKind> {
         EventKind::ALL.into_iter().find(|kind| kind.as_str() == name)
     }
+}
+
+/// State of the player as the player itself reports it (CTA-5004-B `sta`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ReportedState {
+    Preloading,
+    Starting,
+    Playing,
+    Seeking,
+    Rebuffering,
+    Paused,
+    /// `sta=w`: listed by the standard and not defined there; neither playing nor a stall.
+    Waiting,
+    Ended,
+    Failed,
+    Quit,
+}
+
+impl ReportedState {
+    pub const ALL: [ReportedState; 10] = [
+        ReportedState::Preloading,
+        ReportedState::Starting,
+        ReportedState::Playing,
+        ReportedState::Seeking,
+        ReportedState::Rebuffering,
+        ReportedState::Paused,
+        ReportedState::Waiting,
+        ReportedState::Ended,
+        ReportedState::Failed,
+        ReportedState::Quit,
+    ];
+
+    /// The name stored in `state`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ReportedState::Preloading => "preloading",
+            ReportedState::Starting => "starting",
+            ReportedState::Playing => "playing",
+            ReportedState::Seeking => "seeking",
+            ReportedState::Rebuffering => "rebuffering",
+            ReportedState::Paused => "paused",
+            ReportedState::Waiting => "waiting",
+            ReportedState::Ended => "ended",
+            ReportedState::Failed => "failed",
+            ReportedState::Quit => "quit",
+        }
+    }
+
+    pub fn parse(name: &str) -> Option<ReportedState> {
+        ReportedState::ALL.into_iter().find(|state| state.as_str() == name)
+    }
+}
+
+/// Whether a fatal error is a fault of the delivery or a decision of the service (3.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ErrorClass {
+    Technical,
+    /// Entitlement, geo-block, concurrency limit, parental control, expired token, DRM licence refused.
+    Business,
+    /// No rule knows the code; counted as technical, and listed.
+    Unknown,
+}
+
+impl ErrorClass {
+    pub const ALL: [ErrorClass; 3] = [ErrorClass::Technical, ErrorClass::Business, ErrorClass::Unknown];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ErrorClass::Technical => "technical",
+            ErrorClass::Business => "business",
+            ErrorClass::Unknown => "unknown",
+        }
+    }
+
+    pub fn parse(name: &str) -> Option<ErrorClass> {
+        ErrorClass::ALL.into_iter().find(|class| class.as_str() == name)
+    }
+}
+
+/// A key of a record whose value broke a rule: the value is lost or mended, the record is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyFault {
+    /// The dialect's name of the key; `custom` for one of the sender's own.
+    pub key: &'static str,
+    /// The rule, e.g. `not_an_integer`, `unknown_token`, `too_long`.
+    pub rule: &'static str,
 }
 
 /// How a value came to be known.
@@ -100,6 +221,12 @@ impl Basis {
         }
     }
 }
+
+/// The dialects' names, as `PlayerEvent::source` has them.
+pub const SOURCES: [&str; 6] = ["aws_demo", "ivs", "epas", "cmcd1_log", "cmcd2_log", "cmcd2_event"];
+
+/// The rule an event broke whose sender's clock was wrong and has been corrected.
+pub const CLOCK_SHIFTED: &str = "clock_shifted";
 
 /// What an address told us before it was cut (filled by `enrich`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -128,12 +255,15 @@ pub struct Device {
 pub enum Identity {
     User,
     Device,
+    /// Where the viewer stands, to the street: latitude, longitude, postal code. Emptied always.
+    Position,
 }
 
 /// One player message, understood.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct PlayerEvent {
-    /// `aws_demo` for the reference player; one name a dialect.
+    /// One name a dialect: `aws_demo` (the reference player), `ivs`, `epas`, `cmcd1_log`, `cmcd2_log`,
+    /// `cmcd2_event`.
     pub source: &'static str,
     pub kind: Option<EventKind>,
     /// Event time, corrected (seconds turned into milliseconds).
@@ -157,17 +287,56 @@ pub struct PlayerEvent {
     pub duration_ms: Option<i64>,
     pub playhead_ms: Option<i64>,
     pub playback_rate: Option<f64>,
-    /// Bitrate being shown, bit/s.
+    /// State of the player as it reports it.
+    pub state: Option<ReportedState>,
+    /// Bitrate being shown, video and audio together, bit/s.
     pub bitrate_bps: Option<i64>,
+    /// The video part of `bitrate_bps`, where the sender tells the parts apart, bit/s.
+    pub bitrate_video_bps: Option<i64>,
+    /// The audio part of `bitrate_bps`, bit/s.
+    pub bitrate_audio_bps: Option<i64>,
     /// Bitrate being requested (a rendition switch that is not on the screen yet), bit/s.
     pub req_bitrate_bps: Option<i64>,
+    /// Highest bitrate of the ladder, bit/s.
+    pub top_bitrate_bps: Option<i64>,
+    /// Highest bitrate that this player may choose (screen, licence), bit/s.
+    pub top_playable_bitrate_bps: Option<i64>,
+    /// Lowest bitrate of the ladder, bit/s.
+    pub low_bitrate_bps: Option<i64>,
+    /// Throughput that the player measured, bit/s.
+    pub throughput_bps: Option<i64>,
+    /// Throughput that the player asks the CDN for at most, bit/s.
+    pub req_throughput_max_bps: Option<i64>,
+    /// Media in the buffer, ms: all types, or the type that the report is about.
+    pub buffer_ms: Option<i64>,
+    pub buffer_video_ms: Option<i64>,
+    pub buffer_audio_ms: Option<i64>,
+    pub buffer_target_ms: Option<i64>,
     pub width: Option<i64>,
     pub height: Option<i64>,
     pub fps: Option<f64>,
     pub codec: Option<String>,
+    pub viewport_width: Option<i64>,
+    pub viewport_height: Option<i64>,
+    /// The buffer ran dry since the last report (CMCD `bs`).
+    pub stall_flag: Option<bool>,
+    /// Stalls since the session began (CMCD `bsa`).
+    pub stall_count_total: Option<i64>,
+    /// Stall time since the session began, ms (CMCD `bsda`).
+    pub stall_total_ms: Option<i64>,
+    /// How many stalls `stall_ms` adds up, where a report covers several (IVS summary).
+    pub stall_count: Option<i64>,
+    /// Time played since the last report of this kind, ms (IVS summary).
+    pub played_ms: Option<i64>,
     /// Length of the stall that this event reports, as sent (sanity is judged by the session engine).
     pub stall_ms: Option<i64>,
     pub startup_ms: Option<i64>,
+    /// The player is filling its buffer after start, seek or stall (CMCD `su`).
+    pub startup_flag: Option<bool>,
+    /// Behind the live edge, ms.
+    pub live_latency_ms: Option<i64>,
+    /// Frames dropped since the session began (CMCD `dfa`).
+    pub dropped_frames_total: Option<i64>,
     /// Length of the seek that this event reports.
     pub seek_ms: Option<i64>,
     pub seek_from_ms: Option<i64>,
@@ -177,9 +346,27 @@ pub struct PlayerEvent {
     pub error_message: Option<String>,
     /// `None`: the sender does not say.
     pub error_fatal: Option<bool>,
+    /// Set by `enrich` from the code, the category and the message.
+    pub error_class: Option<ErrorClass>,
     /// `finished`, `user_quit`, `error`, `replaced`, `unknown`.
     pub end_reason: Option<&'static str>,
     pub background: Option<bool>,
+    /// The media was fetched and not shown (CMCD `nr`).
+    pub not_rendered: Option<bool>,
+    pub ad_id: Option<String>,
+    /// `manifest`, `audio`, `video`, `muxed`, `init`, `caption`, `timed_text`, `key`, `other`.
+    pub object_type: Option<&'static str>,
+    pub object_duration_ms: Option<i64>,
+    /// How long the object may take without harm, ms (CMCD `dl`).
+    pub deadline_ms: Option<i64>,
+    /// The media request that a response event is about, without its query.
+    pub url: Option<String>,
+    /// `0` = no answer.
+    pub http_status: Option<i64>,
+    pub ttfb_ms: Option<i64>,
+    /// First byte of the body.
+    pub ttfbb_ms: Option<i64>,
+    pub ttlb_ms: Option<i64>,
     /// Round trip of the current media segment, ms.
     pub rtt_ms: Option<f64>,
     /// The CDN's id of the request for the current segment: the join key to CDN logs.
@@ -202,6 +389,8 @@ pub struct PlayerEvent {
     pub ext: Vec<(String, String)>,
     /// Names of the data-quality rules this event broke.
     pub dq_flags: Vec<&'static str>,
+    /// Keys whose value broke a rule, in the order of the record.
+    pub key_faults: Vec<KeyFault>,
     /// The record as received; scrubbed by `privacy::anonymise`.
     pub payload: String,
     /// Byte ranges of `payload` (inside the quotes) that hold a user or device id, ascending.
@@ -303,6 +492,21 @@ pub enum RejectReason {
 }
 
 impl RejectReason {
+    pub const ALL: [RejectReason; 12] = [
+        RejectReason::MalformedJson,
+        RejectReason::NotAnObject,
+        RejectReason::NotUtf8,
+        RejectReason::TooLarge,
+        RejectReason::TooDeep,
+        RejectReason::MissingEventType,
+        RejectReason::MissingEventTime,
+        RejectReason::EventTimeOutOfRange,
+        RejectReason::UnknownFormat,
+        RejectReason::MissingFields,
+        RejectReason::WrongColumnCount,
+        RejectReason::BadValue,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
             RejectReason::MalformedJson => "malformed_json",
@@ -318,5 +522,9 @@ impl RejectReason {
             RejectReason::WrongColumnCount => "wrong_column_count",
             RejectReason::BadValue => "bad_value",
         }
+    }
+
+    pub fn parse(name: &str) -> Option<RejectReason> {
+        RejectReason::ALL.into_iter().find(|reason| reason.as_str() == name)
     }
 }

@@ -22,12 +22,14 @@ use serde_json::{Value, json};
 use crate::enrich::Enricher;
 use crate::event::decode::Kind;
 use crate::event::schema::{
-    Column, PlayerRow, RejectRow, RequestRow, bronze_cdn_columns, bronze_player_columns, interval_columns, record_batch, reject_columns,
-    session_columns, silver_cdn_columns, silver_player_columns,
+    Column, PlayerRow, Provenance, RejectRow, RequestRow, bronze_cdn_columns, bronze_player_columns, count_duplicates, duplicate_columns,
+    interval_columns, record_batch, reject_columns, session_columns, silver_cdn_columns, silver_player_columns,
 };
 use crate::lake::commit::Prepared;
 use crate::lake::scan::{is_not_true, is_one_of, is_true};
-use crate::lake::tables::{BRONZE_CDN, BRONZE_PLAYER, SILVER_INTERVALS, SILVER_PLAYER, SILVER_REJECTS, SILVER_REQUESTS, SILVER_SESSIONS};
+use crate::lake::tables::{
+    BRONZE_CDN, BRONZE_PLAYER, SILVER_DUPLICATES, SILVER_INTERVALS, SILVER_PLAYER, SILVER_REJECTS, SILVER_REQUESTS, SILVER_SESSIONS,
+};
 use crate::lake::{Commit, Lake, LakeError, TimeRange};
 use crate::privacy::Privacy;
 use crate::session::{FactChanges, KeyedEvent, SessionSettings, Sessions};
@@ -156,7 +158,7 @@ impl Ingest {
             rejects,
             positions,
         } = batch;
-        let players = self.drop_known_players(players).await?;
+        let (players, known) = self.drop_known_players(players).await?;
         let requests = self.drop_known_requests(requests).await?;
         for position in &positions {
             if let Some(newest_ms) = position.newest_ms {
@@ -167,6 +169,8 @@ impl Ingest {
             }
         }
         self.commit_rejects(&rejects, &positions).await?;
+        self.commit_duplicates(&known, &positions).await?;
+        drop(known);
         let mut counts = Counts::default();
         for (kind, stored) in [(Kind::Player, players.len()), (Kind::Cdn, requests.len())] {
             counts.add(count(kind, stored, &rejects, &positions));
@@ -179,14 +183,14 @@ impl Ingest {
         Ok(counts)
     }
 
-    async fn drop_known_players(&mut self, rows: Vec<PlayerRow>) -> Result<Vec<PlayerRow>, LakeError> {
+    /// The rows that are new, and those that the lake holds already.
+    async fn drop_known_players(&mut self, rows: Vec<PlayerRow>) -> Result<(Vec<PlayerRow>, Vec<PlayerRow>), LakeError> {
         let times = rows.iter().map(|row| row.event.event_ts_ms);
         load_hours(&self.lake, BRONZE_PLAYER, &mut self.player_ids, times).await?;
         let known = &mut self.player_ids;
         Ok(rows
             .into_iter()
-            .filter(|row| known.insert(row.event.event_ts_ms, event_id(&row.event.event_id)))
-            .collect())
+            .partition(|row| known.insert(row.event.event_ts_ms, event_id(&row.event.event_id))))
     }
 
     async fn drop_known_requests(&mut self, rows: Vec<RequestRow>) -> Result<Vec<RequestRow>, LakeError> {
@@ -199,45 +203,55 @@ impl Ingest {
             .collect())
     }
 
-    /// Rejects land before bronze, so they may be ahead after a crash: each partition's marker says
-    /// from which byte on a reject is new.
     async fn commit_rejects(&mut self, rejects: &[RejectRow], positions: &[Position]) -> Result<(), LakeError> {
-        if rejects.is_empty() {
-            return Ok(());
+        let new = self.not_landed(SILVER_REJECTS, rejects, |row| &row.place, positions).await?;
+        let rows = to_batch(SILVER_REJECTS, &reject_columns(), &new)?;
+        self.land(SILVER_REJECTS, rows, positions, json!({"rejected": new.len()})).await
+    }
+
+    async fn commit_duplicates(&mut self, known: &[PlayerRow], positions: &[Position]) -> Result<(), LakeError> {
+        let places: Vec<&PlayerRow> = known.iter().collect();
+        let new = self.not_landed(SILVER_DUPLICATES, &places, |row| &row.place, positions).await?;
+        let rows = to_batch(SILVER_DUPLICATES, &duplicate_columns(), &count_duplicates(new.iter().copied()))?;
+        self.land(SILVER_DUPLICATES, rows, positions, json!({"duplicates": new.len()}))
+            .await
+    }
+
+    /// Rejects and duplicates land before bronze, so they may be ahead after a crash: each partition's
+    /// marker says from which byte on one is new.
+    async fn not_landed<T: Clone>(
+        &self,
+        table: &str,
+        rows: &[T],
+        place: fn(&T) -> &Provenance,
+        positions: &[Position],
+    ) -> Result<Vec<T>, LakeError> {
+        if rows.is_empty() {
+            return Ok(Vec::new());
         }
         let mut landed: HashMap<Arc<str>, i64> = HashMap::new();
         for position in positions {
-            let marker = position_marker(&position.partition);
-            let covered = self.lake.covered(SILVER_REJECTS, &marker).await?.unwrap_or(0);
-            landed.insert(Arc::clone(&position.partition), covered);
+            let covered = self.lake.covered(table, &position_marker(&position.partition)).await?;
+            landed.insert(Arc::clone(&position.partition), covered.unwrap_or(0));
         }
-        let new: Vec<RejectRow> = rejects
-            .iter()
-            .filter(|row| {
-                landed
-                    .get(&row.place.source_partition)
-                    .is_none_or(|covered| row.place.source_offset >= *covered)
-            })
-            .cloned()
-            .collect();
-        let covers = positions
-            .iter()
-            .map(|position| {
-                let covered = landed.get(&position.partition).copied().unwrap_or(0);
-                (position_marker(&position.partition), position.to.max(covered))
-            })
-            .collect();
-        let rows = to_batch(SILVER_REJECTS, &reject_columns(), &new)?;
-        self.lake
-            .append(
-                SILVER_REJECTS,
-                vec![rows],
-                Commit {
-                    covers,
-                    note: json!({"rejected": new.len()}),
-                },
-            )
-            .await?;
+        let is_new = |row: &&T| {
+            let covered = landed.get(&place(row).source_partition);
+            covered.is_none_or(|covered| place(row).source_offset >= *covered)
+        };
+        Ok(rows.iter().filter(is_new).cloned().collect())
+    }
+
+    async fn land(&self, table: &'static str, rows: RecordBatch, positions: &[Position], note: Value) -> Result<(), LakeError> {
+        if rows.num_rows() == 0 {
+            return Ok(());
+        }
+        let mut covers = Vec::new();
+        for position in positions {
+            let marker = position_marker(&position.partition);
+            let covered = self.lake.covered(table, &marker).await?.unwrap_or(0);
+            covers.push((marker, position.to.max(covered)));
+        }
+        self.lake.append(table, vec![rows], Commit { covers, note }).await?;
         Ok(())
     }
 

@@ -21,7 +21,7 @@
 //! conductors   ingest  rollup  watch
 //! edges        source  lake  sql  notify
 //! rules        event::decode  event::schema  enrich  privacy  session  watermark  alert
-//! words        event  event::facts  clock  simulate
+//! words        event  event::facts  metric  sketch  clock  simulate
 //! ```
 //!
 //! `tests/it/house.rs` checks it. `ARCHITECTURE.md` says why it is so.
@@ -37,11 +37,13 @@ pub mod enrich;
 pub mod event;
 pub mod ingest;
 pub mod lake;
+pub mod metric;
 pub mod notify;
 pub mod privacy;
 pub mod rollup;
 pub mod session;
 pub mod simulate;
+pub mod sketch;
 pub mod source;
 pub mod sql;
 pub mod telemetry;

@@ -144,11 +144,18 @@ impl Privacy {
         let spans = std::mem::take(&mut event.identity_spans);
         event.user_id = event.user_id.take().filter(|id| !id.is_empty());
         event.device_id = event.device_id.take().filter(|id| !id.is_empty());
-        if self.policy == IdentityPolicy::Keep {
+        let spans = match self.policy {
+            IdentityPolicy::Pseudonym => spans,
+            // Where a viewer stands is kept under no policy.
+            IdentityPolicy::Keep => spans.into_iter().filter(|(_, identity)| *identity == Identity::Position).collect(),
+        };
+        if spans.is_empty() && self.policy == IdentityPolicy::Keep {
             return;
         }
-        for id in [&mut event.user_id, &mut event.device_id].into_iter().flatten() {
-            *id = self.pseudonym(id);
+        if self.policy == IdentityPolicy::Pseudonym {
+            for id in [&mut event.user_id, &mut event.device_id].into_iter().flatten() {
+                *id = self.pseudonym(id);
+            }
         }
         match self.splice_identity(event, spans) {
             Some(payload) => event.payload = payload,
@@ -177,10 +184,11 @@ impl Privacy {
             let field = match identity {
                 Identity::User => &event.user_id,
                 Identity::Device => &event.device_id,
+                Identity::Position => &None,
             };
             let is_last = spans[at + 1..].iter().all(|(_, other)| other != identity);
             let pseudonym = match field {
-                _ if sent.is_empty() => String::new(),
+                _ if sent.is_empty() || *identity == Identity::Position => String::new(),
                 Some(field) if is_last => field.clone(),
                 _ => self.pseudonym(&unescaped(sent)),
             };
@@ -241,6 +249,13 @@ impl Client {
         };
         let masked = address::mask_ip(full);
         let prefix = masked.to_string();
+        // Cut already: nothing is left to hide, and a replay of bronze must leave the payload as it is.
+        if masked == full {
+            return Client {
+                prefix: Some(prefix),
+                spellings: Vec::new(),
+            };
+        }
         let sent = sent.trim();
         let is_decimal = sent.bytes().all(|byte| byte.is_ascii_digit()) && !sent.starts_with('0');
         let mut spellings = vec![(full.to_string(), prefix.clone())];
@@ -378,6 +393,8 @@ fn event_texts(event: &mut PlayerEvent) -> impl Iterator<Item = &mut String> {
         &mut event.app_name,
         &mut event.player_name,
         &mut event.user_agent,
+        &mut event.ad_id,
+        &mut event.url,
     ];
     let looked_up = device_texts(&mut event.device).chain(network_texts(&mut event.network));
     fields.into_iter().flatten().chain(&mut event.error_codes).chain(looked_up)

@@ -18,7 +18,7 @@ use crate::lake::commit::{conform, minute_ranges, minutes_in};
 use crate::lake::tables::{PARTITION_COLUMN, TableSpec, WINDOWED_VIEWS};
 use crate::lake::{Commit, Lake, LakeError, TimeRange};
 use crate::sql::pipeline::{PIPELINE_HASH, Pipeline, SILVER_VERSIONS};
-use crate::sql::{MINUTE_MS, PLANNING_MEMORY_BYTES, SqlError, empty_context, range_of, register_empty_views, run_pipeline};
+use crate::sql::{MINUTE_MS, SqlError, planning_context, range_of, run_pipeline};
 
 /// Minutes that one run of a pipeline spans at the most: a day of windows at a time bounds memory.
 const MINUTES_PER_RUN: i64 = 1440;
@@ -174,8 +174,11 @@ pub async fn open_windows(lake: &Lake, pipelines: Vec<Pipeline>) -> Result<Vec<(
 /// # Errors
 /// `pipelines/x.sql: ` and what the planner refuses.
 pub async fn table_spec(pipeline: &Pipeline) -> Result<TableSpec, SqlError> {
-    let context = empty_context(PLANNING_MEMORY_BYTES)?;
-    register_empty_views(&context)?;
+    let finer = match &pipeline.finer {
+        Some(finer) => Some(Box::pin(table_spec(finer)).await?),
+        None => None,
+    };
+    let context = planning_context(finer.as_ref())?;
     let plan = pipeline
         .plan(&context)
         .await

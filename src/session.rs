@@ -11,14 +11,24 @@
 //! naming the key.
 
 mod boundary;
+mod causes;
 #[cfg(test)]
 mod fixtures;
+#[cfg(test)]
+mod laws;
+mod order;
 mod outlook;
 mod pieces;
+#[cfg(test)]
+mod rig;
 mod row;
+pub mod score;
+mod screen;
 mod segments;
 mod shard;
 mod timeline;
+#[cfg(test)]
+mod vectors;
 mod walk;
 
 use std::sync::Arc;
@@ -26,7 +36,7 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use crate::event::facts::{PlaybackInterval, PlaybackSession, Segments};
-use crate::event::{EventKind, PlayerEvent};
+use crate::event::{ErrorClass, EventKind, PlayerEvent, ReportedState};
 use shard::Shard;
 
 /// Batches up to this size are applied on the calling thread: starting threads costs more.
@@ -37,12 +47,15 @@ const SINGLE_THREAD_EVENTS_MAX: usize = 4_096;
 pub struct SessionSettings {
     /// A longer silence always starts a new session.
     pub idle_gap_ms: i64,
-    /// Heartbeat interval of a session with fewer than two heartbeats.
+    /// Heartbeat interval of a session with fewer than two heartbeats. Of others it is the median of
+    /// their first nine gaps between heartbeats.
     pub heartbeat_interval_ms: i64,
     /// A session without news is never closed earlier than this.
     pub timeout_floor_ms: i64,
     /// A stall that begins this soon after a seek was caused by it.
     pub post_seek_grace_ms: i64,
+    /// Time in the background counts as any other, as it does for audio.
+    pub count_background: bool,
 }
 
 impl Default for SessionSettings {
@@ -52,6 +65,7 @@ impl Default for SessionSettings {
             heartbeat_interval_ms: 30_000,
             timeout_floor_ms: 90_000,
             post_seek_grace_ms: 1_000,
+            count_background: false,
         }
     }
 }
@@ -64,15 +78,36 @@ pub struct SessionEvent {
     pub event_ts_ms: i64,
     pub seq: Option<i64>,
     pub playhead_ms: Option<i64>,
+    pub readings: Option<Box<Readings>>,
     pub detail: EventDetail,
+}
+
+/// The part of an event that differs from one report to the next. `None` where an event has none of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Readings {
+    pub buffer_ms: Option<i64>,
+    pub buffer_video_ms: Option<i64>,
+    pub buffer_audio_ms: Option<i64>,
+    pub played_ms: Option<i64>,
+    /// How many stalls `EventDetail::stall_ms` adds up.
+    pub stall_count: Option<i64>,
+    pub stall_count_total: Option<i64>,
+    pub stall_total_ms: Option<i64>,
+    pub dropped_frames_total: Option<i64>,
 }
 
 /// The part of an event that is mostly equal from one to the next; a key keeps equal ones once.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct EventDetail {
     pub native_session_id: Option<String>,
+    /// The dialect.
+    pub source: &'static str,
+    pub state: Option<ReportedState>,
     pub duration_ms: Option<i64>,
     pub bitrate_bps: Option<i64>,
+    pub req_bitrate_bps: Option<i64>,
+    pub height: Option<i64>,
+    pub fps: Option<f64>,
     pub stall_ms: Option<i64>,
     pub startup_ms: Option<i64>,
     pub seek_ms: Option<i64>,
@@ -80,9 +115,26 @@ pub struct EventDetail {
     /// `None`: the sender does not say.
     pub error_fatal: Option<bool>,
     pub error_code: Option<String>,
+    pub error_class: Option<ErrorClass>,
     pub end_reason: Option<&'static str>,
     pub background: Option<bool>,
+    /// The content of this event is that of an advertisement.
+    pub is_ad: bool,
+    /// Boxed, since the reference player sends none.
+    pub media: Option<Box<MediaDetail>>,
     pub segments: Arc<Segments>,
+}
+
+/// What players that follow CTA-5004 say of their media besides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MediaDetail {
+    pub bitrate_video_bps: Option<i64>,
+    pub bitrate_audio_bps: Option<i64>,
+    pub top_bitrate_bps: Option<i64>,
+    pub top_playable_bitrate_bps: Option<i64>,
+    pub low_bitrate_bps: Option<i64>,
+    pub viewport_height: Option<i64>,
+    pub object_duration_ms: Option<i64>,
 }
 
 impl From<&PlayerEvent> for SessionEvent {
@@ -93,22 +145,64 @@ impl From<&PlayerEvent> for SessionEvent {
             event_ts_ms: event.event_ts_ms,
             seq: event.seq,
             playhead_ms: event.playhead_ms,
-            detail: EventDetail {
-                native_session_id: native_session_id_of(event),
-                duration_ms: event.duration_ms,
-                bitrate_bps: event.bitrate_bps,
-                stall_ms: event.stall_ms,
-                startup_ms: event.startup_ms,
-                seek_ms: event.seek_ms,
-                playback_rate: event.playback_rate,
-                error_fatal: event.error_fatal,
-                error_code: event.error_codes.first().cloned(),
-                end_reason: event.end_reason,
-                background: event.background,
-                segments: Arc::new(segments_of(event)),
-            },
+            readings: readings_of(event),
+            detail: EventDetail::from(event),
         }
     }
+}
+
+impl From<&PlayerEvent> for EventDetail {
+    fn from(event: &PlayerEvent) -> Self {
+        Self {
+            native_session_id: native_session_id_of(event),
+            source: event.source,
+            state: event.state,
+            duration_ms: event.duration_ms,
+            bitrate_bps: event.bitrate_bps,
+            req_bitrate_bps: event.req_bitrate_bps,
+            height: event.height,
+            fps: event.fps,
+            stall_ms: event.stall_ms,
+            startup_ms: event.startup_ms,
+            seek_ms: event.seek_ms,
+            playback_rate: event.playback_rate,
+            error_fatal: event.error_fatal,
+            error_code: event.error_codes.first().cloned(),
+            error_class: event.error_class,
+            end_reason: event.end_reason,
+            background: event.background,
+            is_ad: event.ad_id.is_some(),
+            media: media_of(event),
+            segments: Arc::new(segments_of(event)),
+        }
+    }
+}
+
+fn readings_of(event: &PlayerEvent) -> Option<Box<Readings>> {
+    let readings = Readings {
+        buffer_ms: event.buffer_ms,
+        buffer_video_ms: event.buffer_video_ms,
+        buffer_audio_ms: event.buffer_audio_ms,
+        played_ms: event.played_ms,
+        stall_count: event.stall_count,
+        stall_count_total: event.stall_count_total,
+        stall_total_ms: event.stall_total_ms,
+        dropped_frames_total: event.dropped_frames_total,
+    };
+    (readings != Readings::default()).then(|| Box::new(readings))
+}
+
+fn media_of(event: &PlayerEvent) -> Option<Box<MediaDetail>> {
+    let media = MediaDetail {
+        bitrate_video_bps: event.bitrate_video_bps,
+        bitrate_audio_bps: event.bitrate_audio_bps,
+        top_bitrate_bps: event.top_bitrate_bps,
+        top_playable_bitrate_bps: event.top_playable_bitrate_bps,
+        low_bitrate_bps: event.low_bitrate_bps,
+        viewport_height: event.viewport_height,
+        object_duration_ms: event.object_duration_ms,
+    };
+    (media != MediaDetail::default()).then(|| Box::new(media))
 }
 
 fn native_session_id_of(event: &PlayerEvent) -> Option<String> {
@@ -324,138 +418,10 @@ impl Sessions {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use proptest::prelude::*;
-
-    use super::fixtures::{BIG_BUCK_BUNNY, NEWS_LIVE, OCEANS, T0, TEARS_OF_STEEL, script, stored};
+    use super::fixtures::{BIG_BUCK_BUNNY, NEWS_LIVE, OCEANS, T0, TEARS_OF_STEEL, script};
+    use super::rig::{Rig, Tables, keyed};
     use super::shard::KEY_EVENTS_MAX;
     use super::*;
-    use crate::event::facts::Outcome;
-
-    /// The two silver tables as folding the changes leaves them, by session id and start.
-    #[derive(Default, Debug, PartialEq)]
-    struct Tables {
-        intervals: BTreeMap<(String, i64), PlaybackInterval>,
-        sessions: BTreeMap<(String, i64), PlaybackSession>,
-    }
-
-    impl Tables {
-        fn fold(&mut self, changes: FactChanges) {
-            let kept = |key: &String| !changes.rewritten_keys.contains(key);
-            self.intervals.retain(|_, row| kept(&row.session_key));
-            self.sessions.retain(|_, row| kept(&row.session_key));
-            for id in changes.intervals_removed {
-                assert!(self.intervals.remove(&id).is_some(), "no interval {id:?}");
-            }
-            for id in changes.sessions_removed {
-                assert!(self.sessions.remove(&id).is_some(), "no session {id:?}");
-            }
-            for row in changes.intervals_added {
-                let id = (row.session_id.clone(), row.start_ms);
-                let before = self.intervals.insert(id, row);
-                assert_eq!(before, None, "the interval was there");
-            }
-            for row in changes.sessions_added {
-                let id = (row.session_id.clone(), row.started_at_ms);
-                let before = self.sessions.insert(id, row);
-                assert_eq!(before, None, "the session was there");
-            }
-        }
-
-        /// What the rules say of all events at once.
-        fn of(events: &[KeyedEvent], watermark_ms: Option<i64>) -> Tables {
-            let mut by_key: BTreeMap<&str, Vec<SessionEvent>> = BTreeMap::new();
-            for keyed in events {
-                let of_key = by_key.entry(&keyed.session_key).or_default();
-                of_key.push(keyed.event.clone());
-            }
-            let mut tables = Tables::default();
-            let settings = SessionSettings::default();
-            for (key, events) in by_key {
-                let events = stored(events);
-                for facts in timeline::derive(key, &events, &[], watermark_ms, &settings) {
-                    tables.fold(FactChanges {
-                        intervals_added: facts.pieces.iter().map(|p| facts.interval(p)).collect(),
-                        sessions_added: vec![facts.session],
-                        ..FactChanges::default()
-                    });
-                }
-            }
-            tables
-        }
-    }
-
-    /// An engine with the lake that its caller keeps: missing keys are loaded as ingest does.
-    struct Rig {
-        sessions: Sessions,
-        lake: BTreeMap<String, Vec<SessionEvent>>,
-        tables: Tables,
-    }
-
-    impl Rig {
-        fn new(shards: usize) -> Self {
-            Self {
-                sessions: Sessions::new(SessionSettings::default(), shards),
-                lake: BTreeMap::new(),
-                tables: Tables::default(),
-            }
-        }
-
-        fn deliver(&mut self, batch: Vec<KeyedEvent>, watermark_ms: Option<i64>) {
-            for key in self.sessions.missing(&batch) {
-                let of_key = batch.iter().filter(|keyed| keyed.session_key == key);
-                let oldest_ms = of_key.map(|keyed| keyed.event.event_ts_ms).min();
-                self.load(&key, oldest_ms.expect("a missing key has an event"));
-            }
-            for keyed in &batch {
-                let known = self.lake.entry(keyed.session_key.clone()).or_default();
-                known.push(keyed.event.clone());
-            }
-            let changes = self.sessions.apply(batch, watermark_ms);
-            self.tables.fold(changes);
-        }
-
-        /// Loads no more of a key than an event at `reached_ms` can continue, and all that is later.
-        fn load(&mut self, key: &str, reached_ms: i64) {
-            let idle_gap_ms = SessionSettings::default().idle_gap_ms;
-            let mut known = self.lake.get(key).cloned().unwrap_or_default();
-            known.sort_by_key(|event| std::cmp::Reverse(event.event_ts_ms));
-            let mut from_ms = reached_ms - idle_gap_ms;
-            for event in &known {
-                if event.event_ts_ms >= from_ms {
-                    from_ms = from_ms.min(event.event_ts_ms - idle_gap_ms);
-                }
-            }
-            known.retain(|event| event.event_ts_ms >= from_ms);
-            self.sessions.load(key, known, Some(from_ms));
-        }
-
-        /// Stops, and starts again as ingest does: with what the lake holds of the last idle gap.
-        fn restart(&mut self, watermark_ms: i64) {
-            let settings = SessionSettings::default();
-            self.sessions = Sessions::new(settings, 2);
-            self.sessions.restore_watermark(watermark_ms);
-            let recent_ms = watermark_ms - settings.idle_gap_ms;
-            for (key, events) in self.lake.clone() {
-                let rows = &mut self.tables.sessions.values();
-                let is_open = rows.any(|row| row.session_key == key && row.is_open);
-                if is_open || events.iter().any(|event| event.event_ts_ms >= recent_ms) {
-                    self.load(&key, recent_ms);
-                }
-            }
-        }
-    }
-
-    fn keyed(session_key: &str, text: &str) -> Vec<KeyedEvent> {
-        let events = script(text).into_iter();
-        events
-            .map(|event| KeyedEvent {
-                session_key: session_key.to_owned(),
-                event,
-            })
-            .collect()
-    }
 
     fn reference() -> Vec<KeyedEvent> {
         let viewers = [("a", BIG_BUCK_BUNNY), ("b", TEARS_OF_STEEL), ("c", NEWS_LIVE), ("d", OCEANS)];
@@ -656,153 +622,5 @@ mod tests {
         assert_eq!(keyed.event.detail.error_code.as_deref(), Some("E1"));
         let content_id = &keyed.event.detail.segments.content_id;
         assert_eq!(content_id.as_deref(), Some("BigBuckBunny"));
-    }
-
-    fn any_length_ms() -> impl Strategy<Value = Option<i64>> {
-        prop_oneof![
-            3 => Just(None),
-            4 => (0..20_000i64).prop_map(Some),
-            1 => prop_oneof![Just(Some(-5)), Just(Some(T0))],
-        ]
-    }
-
-    /// Mostly crowded into minutes, sometimes hours away, so that every boundary is crossed.
-    fn any_time_ms() -> impl Strategy<Value = i64> {
-        prop_oneof![
-            6 => 0..180_000i64,
-            2 => 0..7_200_000i64,
-            1 => (0..200i64).prop_map(|half_hours| half_hours * 1_800_000),
-        ]
-    }
-
-    fn any_event() -> impl Strategy<Value = KeyedEvent> {
-        let place = (0..4usize, any_time_ms(), 0..EventKind::ALL.len(), any::<u64>());
-        let lengths = (any_length_ms(), any_length_ms(), any_length_ms());
-        let rest = (
-            proptest::option::of(0..600_000i64),
-            proptest::option::of(1..8_000_000i64),
-            proptest::option::of(0.0..3.0f64),
-            proptest::option::weighted(0.3, any::<bool>()),
-            proptest::option::weighted(0.1, any::<bool>()),
-            proptest::option::weighted(0.5, 0..3i64),
-        );
-        (place, lengths, rest).prop_map(|((key, time_ms, kind, id), (stall_ms, seek_ms, startup_ms), rest)| {
-            let (playhead_ms, bitrate_bps, playback_rate, error_fatal, background, seq) = rest;
-            // The last two keys have native ids; one of them has two, as no sender should.
-            let native = match key {
-                2 => Some("native".to_owned()),
-                3 => (id % 3 != 0).then(|| format!("native-{}", id % 2)),
-                _ => None,
-            };
-            let segments = Segments {
-                content_id: (id % 4 == 0).then(|| "content".to_owned()),
-                connection_type: (id % 5 == 0).then(|| format!("net-{}", id % 3)),
-                ..Segments::default()
-            };
-            KeyedEvent {
-                session_key: format!("key-{key}"),
-                event: SessionEvent {
-                    event_id: u128::from(id),
-                    kind: EventKind::ALL[kind],
-                    event_ts_ms: T0 + time_ms,
-                    seq,
-                    playhead_ms: playhead_ms.map(|ms| if ms < 200_000 { 0 } else { ms }),
-                    detail: EventDetail {
-                        native_session_id: native,
-                        duration_ms: Some(600_000),
-                        bitrate_bps,
-                        stall_ms,
-                        startup_ms,
-                        seek_ms,
-                        playback_rate,
-                        error_fatal,
-                        background,
-                        segments: Arc::new(segments),
-                        ..EventDetail::default()
-                    },
-                },
-            }
-        })
-    }
-
-    fn check_rows(tables: &Tables) {
-        let mut sums: BTreeMap<(&str, i64), i64> = BTreeMap::new();
-        let mut last: Option<&PlaybackInterval> = None;
-        for row in tables.intervals.values() {
-            assert!(row.start_ms < row.end_ms, "empty {row:?}");
-            assert_eq!(row.start_ms.div_euclid(60_000), (row.end_ms - 1).div_euclid(60_000));
-            if let Some(last) = last.filter(|last| last.session_id == row.session_id) {
-                assert!(last.end_ms <= row.start_ms, "overlap {last:?} {row:?}");
-            }
-            let mut starts = tables.sessions.keys().rev();
-            let owner = starts.find(|(id, at_ms)| *id == row.session_id && *at_ms <= row.start_ms);
-            let (id, at_ms) = owner.expect("an interval belongs to a session");
-            *sums.entry((id, *at_ms)).or_default() += row.end_ms - row.start_ms;
-            last = Some(row);
-        }
-        for ((id, at_ms), row) in &tables.sessions {
-            let sum_ms = sums.get(&(id.as_str(), *at_ms)).copied().unwrap_or(0);
-            let total_ms = row.playing_ms
-                + row.startup_wait_ms
-                + row.stall_ms
-                + row.stall_seek_ms
-                + row.seek_wait_ms
-                + row.paused_ms
-                + row.background_ms;
-            assert_eq!(total_ms, sum_ms, "totals are the sums of intervals: {row:?}");
-            assert!(total_ms <= row.ended_at_ms - row.started_at_ms, "{row:?}");
-            assert!(row.bitrate_known_ms <= row.media_ms);
-            let open = i64::from(row.attempts == 1 && row.outcome == Outcome::Open);
-            assert_eq!(row.attempts, row.plays + row.exits_before_start + row.start_failures + open);
-            assert!(open == 0 || row.is_open, "{row:?}");
-            assert_eq!(row.attempts == 0, row.outcome == Outcome::NoAttempt, "{row:?}");
-            assert_eq!(row.is_open, row.end_reason.is_none());
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(400))]
-
-        #[test]
-        fn order_batching_and_repetition_do_not_matter(
-            events in proptest::collection::vec(any_event(), 1..60),
-            shuffled_by in any::<u64>(),
-            batch in 1..12usize,
-            watermark_s in 0..8_000i64,
-        ) {
-            let watermark_ms = Some(T0 + watermark_s * 1_000);
-            let expected = Tables::of(&events, watermark_ms);
-            check_rows(&expected);
-
-            let mut delivered = [events.clone(), events].concat();
-            delivered.sort_by_key(|keyed| {
-                xxhash_rust::xxh3::xxh3_64_with_seed(&keyed.event.event_id.to_le_bytes(), shuffled_by)
-            });
-            let mut rig = Rig::new(2);
-            for part in delivered.chunks(batch) {
-                rig.deliver(part.to_vec(), None);
-            }
-            rig.deliver(Vec::new(), watermark_ms);
-            prop_assert_eq!(rig.tables, expected);
-        }
-
-        #[test]
-        fn late_events_and_restarts_do_not_matter(
-            events in proptest::collection::vec(any_event(), 1..60),
-            watermarks_s in proptest::collection::vec(0..20_000i64, 60),
-            restart_at in 0..60usize,
-        ) {
-            let mut rig = Rig::new(2);
-            let mut newest = None;
-            for (index, keyed) in events.iter().enumerate() {
-                newest = newest.max(Some(T0 + watermarks_s[index] * 1_000));
-                rig.deliver(vec![keyed.clone()], newest);
-                if let (true, Some(watermark_ms)) = (index == restart_at, newest) {
-                    rig.restart(watermark_ms);
-                }
-                prop_assert_eq!(&rig.tables, &Tables::of(&events[..=index], newest));
-            }
-            check_rows(&rig.tables);
-        }
     }
 }

@@ -7,6 +7,8 @@
 //! Invariant: a position moves on only after bronze has committed it (DESIGN D1).
 
 pub mod files;
+pub mod http;
+pub mod spool;
 
 use std::sync::Arc;
 

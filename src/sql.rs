@@ -7,9 +7,10 @@
 //! Invariant: a gold answer never mixes two states of a window: a window that silver has changed since
 //! is answered from silver.
 
+mod functions;
 pub mod pipeline;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,8 +81,12 @@ pub fn empty_context(memory_bytes: usize) -> Result<SessionContext, DataFusionEr
     let mut config = SessionConfig::new().with_information_schema(true).with_target_partitions(2);
     // Errors of the planner then say where in the text they are.
     config.options_mut().sql_parser.collect_spans = true;
+    // Columns carry comments; a UNION with a literal keeps them in one of its two plans only, and
+    // DataFusion would take the difference for a bug.
+    config.options_mut().execution.skip_physical_aggregate_schema_check = true;
     let context = SessionContext::new_with_config_rt(config, runtime);
     let catalog = catalog(&context)?;
+    functions::register(&context);
     for layer in ["bronze", "silver", "gold", "ops"] {
         catalog.register_schema(layer, Arc::new(MemorySchemaProvider::new()))?;
     }
@@ -129,6 +134,25 @@ pub fn register_empty_views(context: &SessionContext) -> Result<(), SqlError> {
     Ok(())
 }
 
+/// A context in which a pipeline can be planned: what it reads, without rows. `finer` is the table
+/// that it rolls up, if it does.
+pub fn planning_context(finer: Option<&TableSpec>) -> Result<SessionContext, SqlError> {
+    let context = empty_context(PLANNING_MEMORY_BYTES)?;
+    register_empty_views(&context)?;
+    if let Some(spec) = finer {
+        let empty = MemTable::try_new(Arc::clone(&spec.schema), vec![vec![]])?;
+        register_finer(&context, &spec.name, context.read_table(Arc::new(empty))?)?;
+    }
+    Ok(context)
+}
+
+/// Registers the gold table that a pipeline rolls up; its windows' starts are its time.
+fn register_finer(context: &SessionContext, table: &str, rows: DataFrame) -> Result<(), SqlError> {
+    let rows = rows.with_column(TIME_COLUMN, col("window_start"))?;
+    schema(context, "gold")?.register_table(table.trim_start_matches("gold.").to_string(), rows.into_view())?;
+    Ok(())
+}
+
 /// A context with gold tables of these shapes, without rows: to check what reads them.
 pub fn empty_gold(specs: &[TableSpec]) -> Result<SessionContext, SqlError> {
     let context = empty_context(PLANNING_MEMORY_BYTES)?;
@@ -164,7 +188,8 @@ pub fn range_of(windows: &BTreeSet<i64>, window_minutes: i64) -> Option<TimeRang
     })
 }
 
-/// Rows of a pipeline for some windows, computed from silver.
+/// Rows of a pipeline for some windows, computed from silver, or from the finer table if it has one,
+/// whose windows must have been computed before.
 pub async fn run_pipeline(
     lake: &Lake,
     pipeline: &Pipeline,
@@ -175,7 +200,13 @@ pub async fn run_pipeline(
         return Ok(Vec::new());
     };
     let context = empty_context(memory_bytes)?;
-    register_windowed_views(&context, lake, range.widened(pipeline.reach_minutes * MINUTE_MS)).await?;
+    match &pipeline.finer {
+        None => register_windowed_views(&context, lake, range.widened(pipeline.reach_minutes * MINUTE_MS)).await?,
+        Some(finer) => {
+            let stored = context.read_table(lake.provider(&context, &finer.table()).await?)?;
+            register_finer(&context, &finer.table(), stored.filter(in_range("window_start", range))?)?;
+        }
+    }
     let plan = pipeline.plan(&context).await?;
     let frame = context.execute_logical_plan(plan).await?.filter(in_windows(windows))?;
     Ok(frame.collect().await?)
@@ -210,12 +241,31 @@ pub async fn open(lake: &Lake, pipelines: &[(Pipeline, OpenWindows)], limits: Qu
             schema(&context, layer)?.register_table(table.to_string(), lake.provider(&context, &name).await?)?;
         }
     }
+    // A finer table comes before those that roll it up, whose live answers are made from its own.
+    let mut frames: BTreeMap<String, DataFrame> = BTreeMap::new();
     for (pipeline, windows) in pipelines {
-        if let Some(frame) = gold(&context, lake, pipeline, windows, limits.memory_bytes).await? {
-            schema(&context, "gold")?.register_table(pipeline.name.clone(), frame.into_view())?;
+        let finer = pipeline.finer.as_ref().and_then(|finer| frames.get(&finer.table()));
+        if let Some(frame) = gold(&context, lake, pipeline, windows, finer, limits.memory_bytes).await? {
+            schema(&context, "gold")?.register_table(pipeline.name.clone(), frame.clone().into_view())?;
+            frames.insert(pipeline.table(), frame);
         }
     }
     Ok(context)
+}
+
+/// The pipelines whose tables a query may mean, with those that they are rolled up from.
+pub fn mentioned(pipelines: Vec<Pipeline>, query: &str) -> Vec<Pipeline> {
+    let query = query.to_lowercase();
+    let names_all = ["information_schema", "show "].iter().any(|word| query.contains(word));
+    let mut wanted: BTreeSet<String> = BTreeSet::new();
+    for pipeline in pipelines.iter().filter(|pipeline| names_all || query.contains(&pipeline.name)) {
+        let mut next = Some(pipeline);
+        while let Some(pipeline) = next {
+            wanted.insert(pipeline.name.clone());
+            next = pipeline.finer.as_deref();
+        }
+    }
+    pipelines.into_iter().filter(|pipeline| wanted.contains(&pipeline.name)).collect()
 }
 
 /// Stored windows and open ones, one shape; `None` if there is neither table nor silver.
@@ -224,6 +274,7 @@ async fn gold(
     lake: &Lake,
     pipeline: &Pipeline,
     windows: &OpenWindows,
+    finer: Option<&DataFrame>,
     memory_bytes: usize,
 ) -> Result<Option<DataFrame>, SqlError> {
     let table = pipeline.table();
@@ -239,7 +290,11 @@ async fn gold(
     };
     // The views of another range must not meet the tables that people query: a context of its own.
     let apart = empty_context(memory_bytes)?;
-    register_windowed_views(&apart, lake, range.widened(pipeline.reach_minutes * MINUTE_MS)).await?;
+    match (&pipeline.finer, finer) {
+        (Some(known), Some(frame)) => register_finer(&apart, &known.table(), frame.clone().filter(in_range("window_start", range))?)?,
+        (Some(_), None) => return Ok(Some(stored)),
+        (None, _) => register_windowed_views(&apart, lake, range.widened(pipeline.reach_minutes * MINUTE_MS)).await?,
+    }
     let plan = pipeline.plan(&apart).await?;
     let live = apart.execute_logical_plan(plan).await?.filter(in_windows(windows))?;
     let mut columns = Vec::new();

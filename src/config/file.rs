@@ -37,6 +37,7 @@ const MISSPELLING_LIKENESS_MIN: f64 = 0.75;
 pub struct ConfigFile {
     pub data: Option<PathBuf>,
     pub sources: Option<Vec<SourceFile>>,
+    pub http: HttpFile,
     pub ingest: IngestFile,
     pub privacy: PrivacyFile,
     pub network: NetworkFile,
@@ -55,6 +56,23 @@ pub struct SourceFile {
     pub name: Option<String>,
     pub path: PathBuf,
     pub format: Option<SourceFormat>,
+}
+
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(default, deny_unknown_fields)]
+pub struct HttpFile {
+    pub listen: Option<String>,
+    pub accepting: Option<bool>,
+    pub allowed_origins: Option<Vec<String>>,
+    pub trusted_proxies: Option<Vec<String>>,
+    pub correct_clocks: Option<bool>,
+    pub body: Option<Bytes>,
+    pub body_unpacked: Option<Bytes>,
+    pub body_records: Option<u64>,
+    pub connections: Option<u64>,
+    pub memory: Option<Bytes>,
+    pub spool: Option<Bytes>,
 }
 
 #[derive(Debug, Default, PartialEq, Deserialize)]

@@ -7,13 +7,20 @@
 //! Invariant: a reject's detail holds field names, counts and offsets, never what a record says.
 //! Invariant: the payload is the line as received, byte for byte, without its line end.
 
+pub mod body;
 mod cdn_json;
 mod cloudfront;
+pub mod cmcd;
+mod epas;
+mod ivs;
+mod reading;
 mod reference;
+pub mod spooled;
 mod text;
 
 use super::{CdnRequest, PlayerEvent, Reject, RejectReason};
 use cloudfront::Layout;
+use spooled::Unspooled;
 use text::{reject, without_bom, without_line_end};
 
 /// Longest record, bytes: three hundred times an ordinary one, and small enough to hold many.
@@ -28,6 +35,14 @@ const DETECT_LINES_MAX: usize = 100;
 pub enum Format {
     /// The reference player's events, one JSON object a line.
     Reference,
+    /// Amazon IVS player events, one JSON object a line.
+    Ivs,
+    /// Eyevinn player analytics (EPAS), one JSON object a line.
+    Epas,
+    /// CMCD version 1 or 2, one record a line.
+    Cmcd,
+    /// The HTTP receiver's own spool: records of any dialect, already anonymous.
+    Spooled,
     /// CloudFront standard log, version 1.
     CloudFrontV1,
     /// The reference system's 12-key JSON made of a CDN log.
@@ -42,12 +57,24 @@ pub enum Kind {
 }
 
 impl Format {
-    pub const ALL: [Format; 3] = [Format::Reference, Format::CloudFrontV1, Format::CdnJson];
+    pub const ALL: [Format; 7] = [
+        Format::Reference,
+        Format::Ivs,
+        Format::Epas,
+        Format::Cmcd,
+        Format::Spooled,
+        Format::CloudFrontV1,
+        Format::CdnJson,
+    ];
 
     /// The name used in settings and in bronze.
     pub fn as_str(self) -> &'static str {
         match self {
             Format::Reference => "reference",
+            Format::Ivs => "ivs",
+            Format::Epas => "epas",
+            Format::Cmcd => "cmcd",
+            Format::Spooled => "spooled",
             Format::CloudFrontV1 => "cloudfront_v1",
             Format::CdnJson => "cdn_json",
         }
@@ -59,7 +86,7 @@ impl Format {
 
     pub fn table(self) -> Kind {
         match self {
-            Format::Reference => Kind::Player,
+            Format::Reference | Format::Ivs | Format::Epas | Format::Cmcd | Format::Spooled => Kind::Player,
             Format::CloudFrontV1 | Format::CdnJson => Kind::Cdn,
         }
     }
@@ -70,6 +97,8 @@ impl Format {
 pub enum Decoded {
     Player(Box<PlayerEvent>),
     Cdn(Box<CdnRequest>),
+    /// A line of the receiver's spool: an event that was anonymised already, or a refusal.
+    Spooled(Unspooled),
     /// A blank line, a comment or a header: no record, and counted as none.
     Nothing,
 }
@@ -113,16 +142,38 @@ fn readable_start(line: &[u8]) -> &str {
 /// A whole line must be sound JSON to decide; one that is cut here decides by the keys it still has.
 fn format_of(line: &str, is_whole: bool) -> Option<Format> {
     if line.starts_with('{') {
-        if cdn_json::recognises(line, is_whole) {
-            return Some(Format::CdnJson);
-        }
-        return reference::recognises(line, is_whole).then_some(Format::Reference);
+        return object_format(line, is_whole);
+    }
+    if cmcd::recognises(line) {
+        return Some(Format::Cmcd);
     }
     if line.starts_with("#Version:") || cloudfront::field_list(line).is_some() {
         return Some(Format::CloudFrontV1);
     }
     let (first_cell, _) = line.split_once('\t')?;
     text::is_date(first_cell).then_some(Format::CloudFrontV1)
+}
+
+fn object_format(json: &str, is_whole: bool) -> Option<Format> {
+    type Recognises = fn(&str, bool) -> bool;
+    let dialects: [(Format, Recognises); 4] = [
+        (Format::CdnJson, cdn_json::recognises),
+        (Format::Ivs, ivs::recognises),
+        (Format::Epas, epas::recognises),
+        (Format::Reference, reference::recognises),
+    ];
+    let known = dialects.into_iter().find(|(_, recognises)| recognises(json, is_whole));
+    known.map(|(format, _)| format)
+}
+
+/// The player dialect of one whole record; `None` if no dialect knows it.
+pub fn detect_record(record: &[u8]) -> Option<Format> {
+    let record = without_bom(std::str::from_utf8(record).ok()?).trim();
+    let format = match record.starts_with('{') {
+        true => object_format(record, true),
+        false => cmcd::recognises(record).then_some(Format::Cmcd),
+    };
+    format.filter(|format| format.table() == Kind::Player)
 }
 
 /// Decodes the lines of one file, in order: a CloudFront header holds for the lines after it.
@@ -162,10 +213,11 @@ impl Decoder {
             return Ok(Decoded::Nothing);
         }
         match self.format {
-            Format::Reference => {
-                let event = reference::decode(readable(line)?, context)?;
+            Format::Reference | Format::Ivs | Format::Epas | Format::Cmcd => {
+                let event = decode_player(self.format, readable(line)?, context)?;
                 Ok(Decoded::Player(Box::new(event)))
             }
+            Format::Spooled => Ok(Decoded::Spooled(spooled::decode(readable(line)?)?)),
             Format::CdnJson => {
                 let request = cdn_json::decode(readable(line)?, context)?;
                 Ok(Decoded::Cdn(Box::new(request)))
@@ -194,6 +246,28 @@ impl Decoder {
         readable(line)?;
         self.layout = Layout::new(list)?;
         Ok(())
+    }
+}
+
+/// One record of a player dialect. Where its own dialect refuses it and another knows it, the other
+/// one reads it: players of several kinds share a topic or a file.
+fn decode_player(format: Format, record: &str, context: &DecodeContext) -> Result<PlayerEvent, Reject> {
+    let refused = match decode_as(format, record, context) {
+        Ok(event) => return Ok(event),
+        Err(refused) => refused,
+    };
+    match detect_record(record.as_bytes()) {
+        Some(other) if other != format => decode_as(other, record, context),
+        _ => Err(refused),
+    }
+}
+
+fn decode_as(format: Format, record: &str, context: &DecodeContext) -> Result<PlayerEvent, Reject> {
+    match format {
+        Format::Ivs => ivs::decode(record, context),
+        Format::Epas => epas::decode(record, context),
+        Format::Cmcd => cmcd::decode_event(record, context),
+        _ => reference::decode(record, context),
     }
 }
 
@@ -228,6 +302,7 @@ mod tests {
             Ok(Decoded::Nothing) => "nothing".to_owned(),
             Ok(Decoded::Player(event)) => event.kind.map_or("no kind", |kind| kind.as_str()).to_owned(),
             Ok(Decoded::Cdn(_)) => "cdn".to_owned(),
+            Ok(Decoded::Spooled(_)) => "spooled".to_owned(),
             Err(reject) => reject.reason.as_str().to_owned(),
         }
     }
@@ -443,12 +518,8 @@ mod tests {
     /// What must hold for any line of any format.
     fn check_any_line(line: &[u8]) {
         detect(line);
-        let decoders = [
-            Decoder::new(Format::Reference),
-            Decoder::new(Format::CdnJson),
-            Decoder::new(Format::CloudFrontV1),
-            Decoder::with_fields(Format::CloudFrontV1, Some(SHORT_FIELDS)),
-        ];
+        let with_fields = Decoder::with_fields(Format::CloudFrontV1, Some(SHORT_FIELDS));
+        let decoders = Format::ALL.map(Decoder::new).into_iter().chain([with_fields]);
         for mut decoder in decoders {
             let twin = decoder.clone().decode(line, &CONTEXT);
             let decoded = decoder.decode(line, &CONTEXT);
@@ -466,7 +537,7 @@ mod tests {
                     assert!(event.ext.is_sorted_by(|left, right| left.0 < right.0));
                 }
                 Ok(Decoded::Cdn(request)) => assert_eq!(request.payload.as_bytes(), received),
-                Ok(Decoded::Nothing) => {}
+                Ok(Decoded::Nothing | Decoded::Spooled(_)) => {}
                 Err(reject) => {
                     for secret in ["us-west-2", "5f2c7b1e", "203.0.113", "2001:db8", "198.51.100", "Mozilla"] {
                         assert!(!reject.detail.contains(secret), "{}", reject.detail);

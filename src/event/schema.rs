@@ -8,6 +8,7 @@
 //! Invariant: changes are additive: columns are appended, never renamed, retyped or removed.
 
 mod cdn;
+mod duplicate;
 mod player;
 mod reject;
 mod session;
@@ -22,6 +23,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 
 pub use cdn::{bronze_cdn_columns, silver_cdn_columns};
+pub use duplicate::{DuplicateRow, count_duplicates, duplicate_columns};
 pub use player::{bronze_player_columns, silver_player_columns};
 pub use reject::{RejectRow, reject_columns};
 pub use session::{interval_columns, session_columns};
@@ -70,6 +72,8 @@ pub enum Get<R> {
     Date(fn(&R) -> i64),
     Flags(fn(&R) -> &[&'static str]),
     Texts(fn(&R) -> &[String]),
+    /// Texts that have to be made.
+    MadeTexts(fn(&R) -> Vec<String>),
     Map(fn(&R) -> &[(String, String)]),
 }
 
@@ -109,7 +113,7 @@ impl<R> Column<R> {
             Get::Flag(_) => DataType::Boolean,
             Get::Time(_) => timestamp_type(),
             Get::Date(_) => DataType::Date32,
-            Get::Flags(_) | Get::Texts(_) => list_type(),
+            Get::Flags(_) | Get::Texts(_) | Get::MadeTexts(_) => list_type(),
             Get::Map(_) => map_type(),
         }
     }
@@ -190,6 +194,10 @@ fn array<R>(column: &Column<R>, rows: &[R]) -> ArrayRef {
         }
         Get::Flags(get) => text_lists(rows.iter().map(|row| get(row).iter().copied())),
         Get::Texts(get) => text_lists(rows.iter().map(|row| get(row).iter().map(String::as_str))),
+        Get::MadeTexts(get) => {
+            let made: Vec<Vec<String>> = rows.iter().map(get).collect();
+            text_lists(made.iter().map(|list| list.iter().map(String::as_str)))
+        }
         Get::Map(get) => text_maps(rows.iter().map(get)),
     }
 }

@@ -15,12 +15,12 @@ use arrow::datatypes::{DataType, Float64Type, Int64Type, TimestampMicrosecondTyp
 use crate::enrich::Enricher;
 use crate::event::decode::{DecodeContext, Decoded, Decoder, Format};
 use crate::event::schema::{PlayerRow, Provenance, RequestRow};
-use crate::event::{Device, EventKind, Network, PlayerEvent};
+use crate::event::{CLOCK_SHIFTED, Device, ErrorClass, EventKind, Network, PlayerEvent, ReportedState, SOURCES};
 use crate::privacy::Privacy;
 use crate::session::SessionEvent;
 
 /// Columns of `silver.player_events` that the session engine needs.
-pub const SESSION_COLUMNS: [&str; 39] = [
+pub const SESSION_COLUMNS: [&str; 68] = [
     "session_key",
     "session_id",
     "event_id",
@@ -60,6 +60,35 @@ pub const SESSION_COLUMNS: [&str; 39] = [
     "isp",
     "asn",
     "error_codes",
+    "bitrate_video_bps",
+    "bitrate_audio_bps",
+    "req_bitrate_bps",
+    "top_bitrate_bps",
+    "top_playable_bitrate_bps",
+    "low_bitrate_bps",
+    "throughput_bps",
+    "buffer_ms",
+    "buffer_video_ms",
+    "buffer_audio_ms",
+    "buffer_target_ms",
+    "width",
+    "height",
+    "viewport_width",
+    "viewport_height",
+    "stall_count",
+    "stall_count_total",
+    "stall_total_ms",
+    "played_ms",
+    "live_latency_ms",
+    "dropped_frames_total",
+    "object_duration_ms",
+    "stall_flag",
+    "startup_flag",
+    "source",
+    "state",
+    "error_class",
+    "ad_id",
+    "fps",
 ];
 
 /// An event of a session as silver holds it.
@@ -177,6 +206,28 @@ fn session_events_of(columns: &Columns<'_>) -> Vec<RememberedEvent> {
         "seek_ms",
         "seek_from_ms",
         "seek_to_ms",
+        "bitrate_video_bps",
+        "bitrate_audio_bps",
+        "req_bitrate_bps",
+        "top_bitrate_bps",
+        "top_playable_bitrate_bps",
+        "low_bitrate_bps",
+        "throughput_bps",
+        "buffer_ms",
+        "buffer_video_ms",
+        "buffer_audio_ms",
+        "buffer_target_ms",
+        "width",
+        "height",
+        "viewport_width",
+        "viewport_height",
+        "stall_count",
+        "stall_count_total",
+        "stall_total_ms",
+        "played_ms",
+        "live_latency_ms",
+        "dropped_frames_total",
+        "object_duration_ms",
     ]
     .into_iter()
     .map(|name| (name, columns.ints(name)))
@@ -188,6 +239,8 @@ fn session_events_of(columns: &Columns<'_>) -> Vec<RememberedEvent> {
     };
     let (times, rates) = (columns.times("event_ts"), columns.reals("playback_rate"));
     let (fatals, backgrounds) = (columns.flags("error_fatal"), columns.flags("background"));
+    let (stall_flags, startup_flags) = (columns.flags("stall_flag"), columns.flags("startup_flag"));
+    let frame_rates = columns.reals("fps");
     let asns = columns.ints("asn");
     let error_codes = firsts(columns.batch, "error_codes");
     (0..columns.batch.num_rows())
@@ -217,6 +270,35 @@ fn session_events_of(columns: &Columns<'_>) -> Vec<RememberedEvent> {
                 end_reason: get("end_reason", row)
                     .and_then(|name| known(&name, &["finished", "user_quit", "error", "replaced", "unknown"])),
                 background: backgrounds.is_valid(row).then(|| backgrounds.value(row)),
+                source: get("source", row).and_then(|name| known(&name, &SOURCES)).unwrap_or_default(),
+                state: get("state", row).and_then(|name| ReportedState::parse(&name)),
+                error_class: get("error_class", row).and_then(|name| ErrorClass::parse(&name)),
+                ad_id: get("ad_id", row),
+                fps: frame_rates.is_valid(row).then(|| frame_rates.value(row)),
+                stall_flag: stall_flags.is_valid(row).then(|| stall_flags.value(row)),
+                startup_flag: startup_flags.is_valid(row).then(|| startup_flags.value(row)),
+                bitrate_video_bps: get_int("bitrate_video_bps", row),
+                bitrate_audio_bps: get_int("bitrate_audio_bps", row),
+                req_bitrate_bps: get_int("req_bitrate_bps", row),
+                top_bitrate_bps: get_int("top_bitrate_bps", row),
+                top_playable_bitrate_bps: get_int("top_playable_bitrate_bps", row),
+                low_bitrate_bps: get_int("low_bitrate_bps", row),
+                throughput_bps: get_int("throughput_bps", row),
+                buffer_ms: get_int("buffer_ms", row),
+                buffer_video_ms: get_int("buffer_video_ms", row),
+                buffer_audio_ms: get_int("buffer_audio_ms", row),
+                buffer_target_ms: get_int("buffer_target_ms", row),
+                width: get_int("width", row),
+                height: get_int("height", row),
+                viewport_width: get_int("viewport_width", row),
+                viewport_height: get_int("viewport_height", row),
+                stall_count: get_int("stall_count", row),
+                stall_count_total: get_int("stall_count_total", row),
+                stall_total_ms: get_int("stall_total_ms", row),
+                played_ms: get_int("played_ms", row),
+                live_latency_ms: get_int("live_latency_ms", row),
+                dropped_frames_total: get_int("dropped_frames_total", row),
+                object_duration_ms: get_int("object_duration_ms", row),
                 cdn: get("cdn", row),
                 connection_type: get("connection_type", row),
                 app_name: get("app_name", row),
@@ -256,6 +338,14 @@ pub struct Remade {
     pub requests: Vec<RequestRow>,
 }
 
+/// The receiver may have corrected the sender's clock; what it decided stands in bronze.
+fn correct_clock(event: &mut PlayerEvent, stored_ms: i64) {
+    if event.event_ts_ms != stored_ms {
+        event.event_ts_ms = stored_ms;
+        event.dq_flags.push(CLOCK_SHIFTED);
+    }
+}
+
 /// Makes silver's input again from bronze rows (either bronze table).
 ///
 /// The device is told again from the user agent; the network is not looked up again, for the full
@@ -268,7 +358,8 @@ pub fn remake(batches: &[RecordBatch], enricher: &Enricher, privacy: &Privacy) -
     for batch in batches {
         let columns = Columns { batch };
         let (formats, fields, payloads) = (columns.texts("format"), columns.texts("fields"), columns.texts("payload"));
-        let prefixes = columns.texts("client_prefix");
+        let (prefixes, user_agents) = (columns.texts("client_prefix"), columns.texts("user_agent"));
+        let event_times = columns.times("event_ts");
         let [countries, regions, cities, isps] = ["country", "region", "city", "isp"].map(|name| columns.texts(name));
         let asns = columns.ints("asn");
         let (partitions, offsets) = (columns.texts("source_partition"), columns.ints("source_offset"));
@@ -296,6 +387,8 @@ pub fn remake(batches: &[RecordBatch], enricher: &Enricher, privacy: &Privacy) -
             match decoder.decode(payloads.value(row).as_bytes(), &context) {
                 Ok(Decoded::Player(mut event)) => {
                     event.client_address = None;
+                    event.user_agent = event.user_agent.take().or_else(|| text(&user_agents, row));
+                    correct_clock(&mut event, event_times.value(row).div_euclid(1000));
                     enricher.enrich_event(&mut event);
                     event.network = network;
                     event.client_address = text(&prefixes, row);
@@ -314,7 +407,7 @@ pub fn remake(batches: &[RecordBatch], enricher: &Enricher, privacy: &Privacy) -
                         place,
                     });
                 }
-                Ok(Decoded::Nothing) | Err(_) => {}
+                Ok(Decoded::Nothing | Decoded::Spooled(_)) | Err(_) => {}
             }
         }
     }

@@ -11,9 +11,10 @@ use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::enrich::Enricher;
+use crate::event::decode::spooled::Unspooled;
 use crate::event::decode::{DecodeContext, Decoded, Decoder, Format, Kind, detect};
 use crate::event::schema::{PlayerRow, Provenance, RejectRow, RequestRow};
-use crate::event::{Reject, RejectReason};
+use crate::event::{PlayerEvent, Reject, RejectReason};
 use crate::privacy::Privacy;
 use crate::source::files::{Discovered, FileSource, FilesError};
 use crate::source::{BatchLimits, Line, Part};
@@ -75,7 +76,8 @@ impl Intake {
         match decoder_for(found.format?, &found.header).decode(&found.first_line, &context).ok()? {
             Decoded::Player(event) => Some(event.event_ts_ms),
             Decoded::Cdn(request) => Some(request.event_ts_ms),
-            Decoded::Nothing => None,
+            Decoded::Spooled(Unspooled::Event { event, .. }) => Some(event.event_ts_ms),
+            Decoded::Spooled(Unspooled::Refused(_)) | Decoded::Nothing => None,
         }
     }
 
@@ -142,13 +144,18 @@ impl Intake {
             };
             match decode_line(decoder.as_mut(), line, bytes, context) {
                 Ok(Decoded::Nothing) => continue,
-                Ok(Decoded::Player(mut event)) => {
-                    position.newest_ms = position.newest_ms.max(Some(event.event_ts_ms));
-                    self.enricher.enrich_event(&mut event);
-                    batch.players.push(PlayerRow {
-                        event: self.privacy.anonymise(*event),
-                        place,
-                    });
+                Ok(Decoded::Player(event)) => self.take_event(event, place, &mut position, batch),
+                Ok(Decoded::Spooled(Unspooled::Event {
+                    event,
+                    format,
+                    received_at_ms,
+                })) => {
+                    let place = Provenance {
+                        received_at_ms,
+                        format: format.as_str(),
+                        ..place
+                    };
+                    self.take_event(event, place, &mut position, batch);
                 }
                 Ok(Decoded::Cdn(mut request)) => {
                     position.newest_ms = position.newest_ms.max(Some(request.event_ts_ms));
@@ -158,6 +165,15 @@ impl Intake {
                         place,
                     });
                 }
+                Ok(Decoded::Spooled(Unspooled::Refused(refused))) => batch.rejects.push(RejectRow {
+                    reject: refused.reject,
+                    place: Provenance {
+                        received_at_ms: refused.received_at_ms,
+                        format: refused.format.map_or(NO_FORMAT, Format::as_str),
+                        ..place
+                    },
+                    size_bytes: refused.size_bytes,
+                }),
                 Err(reject) => {
                     let size_bytes = line.oversized_bytes.unwrap_or(i64::try_from(bytes.len()).unwrap_or(i64::MAX));
                     batch.rejects.push(RejectRow { reject, place, size_bytes });
@@ -171,6 +187,15 @@ impl Intake {
         let newest_ms = position.newest_ms;
         batch.positions.push(position);
         newest_ms
+    }
+
+    fn take_event(&self, mut event: Box<PlayerEvent>, place: Provenance, position: &mut Position, batch: &mut Batch) {
+        position.newest_ms = position.newest_ms.max(Some(event.event_ts_ms));
+        self.enricher.enrich_event(&mut event);
+        batch.players.push(PlayerRow {
+            event: self.privacy.anonymise(*event),
+            place,
+        });
     }
 }
 

@@ -24,6 +24,7 @@ pub const SILVER_INTERVALS: &str = "silver.playback_intervals";
 pub const SILVER_SESSIONS: &str = "silver.playback_sessions";
 pub const SILVER_REQUESTS: &str = "silver.cdn_requests";
 pub const SILVER_REJECTS: &str = "silver.rejects";
+pub const SILVER_DUPLICATES: &str = "silver.duplicates";
 pub const ALERT_EVENTS: &str = "ops.alert_events";
 
 /// What one table is.
@@ -139,6 +140,14 @@ pub fn fixed_tables() -> Vec<TableSpec> {
             &["reason", "source_partition", "source_offset"],
             &["reason", "format"],
         ),
+        spec(
+            SILVER_DUPLICATES,
+            "How often player records came that the lake already held.",
+            &schema::duplicate_columns(),
+            "event_ts",
+            &["event_ts", "player_name", "player_version"],
+            &["format", "player_name", "player_version"],
+        ),
         alert_events(),
     ]
 }
@@ -169,7 +178,7 @@ pub struct WindowedView {
 }
 
 /// What `FROM silver.x` may name in a pipeline, and which time `tumble` goes by there.
-pub const WINDOWED_VIEWS: [WindowedView; 6] = [
+pub const WINDOWED_VIEWS: [WindowedView; 8] = [
     WindowedView {
         name: "player_events",
         table: SILVER_PLAYER,
@@ -198,6 +207,16 @@ pub const WINDOWED_VIEWS: [WindowedView; 6] = [
     WindowedView {
         name: "cdn_requests",
         table: SILVER_REQUESTS,
+        time_column: "event_ts",
+    },
+    WindowedView {
+        name: "rejects",
+        table: SILVER_REJECTS,
+        time_column: "received_at",
+    },
+    WindowedView {
+        name: "duplicates",
+        table: SILVER_DUPLICATES,
         time_column: "event_ts",
     },
 ];

@@ -4,7 +4,7 @@
 //!
 //! Invariant: whether an event begins a session depends on the events of the session before it only.
 
-use super::outlook::{RECOVERY_MS, shows_frame};
+use super::outlook::{RECOVERY_MS, is_end, shows_frame};
 use super::shard::Kept;
 use super::{EventDetail, SessionSettings};
 use crate::event::EventKind;
@@ -87,14 +87,14 @@ impl Progress {
             EventKind::Metadata | EventKind::Custom | EventKind::RenditionUpdate => self.paused_at_start,
             _ => false,
         };
-        if shows_frame(event) {
+        if shows_frame(event, detail) {
             self.framed = true;
             let heals_fatal = event.kind == EventKind::PlaybackStart;
             self.error = self.error.filter(|(_, fatal)| *fatal && !heals_fatal);
         }
+        self.ended |= is_end(event.kind, detail);
         match event.kind {
             EventKind::PlaybackRequest => self.last_request_ms = Some(now_ms),
-            EventKind::PlaybackFinish | EventKind::SessionEnd => self.ended = true,
             EventKind::PlaybackError if detail.error_fatal != Some(false) => {
                 self.error = Some((now_ms, detail.error_fatal == Some(true)));
             }

@@ -10,9 +10,9 @@ use xxhash_rust::xxh3::xxh3_128_with_seed;
 use super::pieces::Piece;
 use super::shard::KeyEvents;
 use super::timeline::{SessionFacts, derive};
-use super::{EventDetail, SessionEvent, SessionSettings};
-use crate::event::EventKind;
+use super::{EventDetail, MediaDetail, Readings, SessionEvent, SessionSettings};
 use crate::event::facts::PlaybackSession;
+use crate::event::{ErrorClass, EventKind, ReportedState};
 
 /// 2020-05-06T08:00:00Z, the hour of the reference fixture; a whole minute.
 pub const T0: i64 = 1_588_752_000_000;
@@ -37,6 +37,7 @@ fn event(n: usize, line: &str) -> SessionEvent {
         event_ts_ms,
         seq: None,
         playhead_ms: None,
+        readings: None,
         detail: EventDetail::default(),
     };
     for word in words {
@@ -46,7 +47,48 @@ fn event(n: usize, line: &str) -> SessionEvent {
     event
 }
 
+/// Names of the values that differ from report to report.
+fn set_reading(readings: &mut Readings, name: &str, value: &str) -> bool {
+    match name {
+        "buffer" => readings.buffer_ms = Some(ms(value)),
+        "video_buffer" => readings.buffer_video_ms = Some(ms(value)),
+        "audio_buffer" => readings.buffer_audio_ms = Some(ms(value)),
+        "played" => readings.played_ms = Some(ms(value)),
+        "stalls" => readings.stall_count = value.parse().ok(),
+        "bsa" => readings.stall_count_total = value.parse().ok(),
+        "bsda" => readings.stall_total_ms = Some(ms(value)),
+        "dropped" => readings.dropped_frames_total = value.parse().ok(),
+        _ => return false,
+    }
+    true
+}
+
+/// Names of what only some players say of their media.
+fn set_media(media: &mut MediaDetail, name: &str, value: &str) -> bool {
+    match name {
+        "video" => media.bitrate_video_bps = value.parse().ok(),
+        "audio" => media.bitrate_audio_bps = value.parse().ok(),
+        "top" => media.top_bitrate_bps = value.parse().ok(),
+        "playable" => media.top_playable_bitrate_bps = value.parse().ok(),
+        "low" => media.low_bitrate_bps = value.parse().ok(),
+        "viewport" => media.viewport_height = value.parse().ok(),
+        "object" => media.object_duration_ms = Some(ms(value)),
+        _ => return false,
+    }
+    true
+}
+
 fn set(event: &mut SessionEvent, name: &str, value: &str) {
+    let mut readings = event.readings.clone().unwrap_or_default();
+    if set_reading(&mut readings, name, value) {
+        event.readings = Some(readings);
+        return;
+    }
+    let mut media = event.detail.media.clone().unwrap_or_default();
+    if set_media(&mut media, name, value) {
+        event.detail.media = Some(media);
+        return;
+    }
     let detail = &mut event.detail;
     let segments = Arc::make_mut(&mut detail.segments);
     match name {
@@ -66,6 +108,18 @@ fn set(event: &mut SessionEvent, name: &str, value: &str) {
             let known = ["finished", "user_quit", "error", "replaced", "unknown"];
             detail.end_reason = known.into_iter().find(|reason| *reason == value);
         }
+        "state" => detail.state = Some(ReportedState::parse(value).expect("a state")),
+        "source" => {
+            let known = ["aws_demo", "ivs", "epas", "cmcd1_log", "cmcd2_log", "cmcd2_event"];
+            detail.source = known.into_iter().find(|source| *source == value).expect("a dialect");
+        }
+        "req" => detail.req_bitrate_bps = value.parse().ok(),
+        "height" => detail.height = value.parse().ok(),
+        "fps" => detail.fps = value.parse().ok(),
+        "class" => detail.error_class = ErrorClass::parse(value),
+        "ad" => detail.is_ad = value == "true",
+        "content" => segments.content_id = Some(value.to_owned()),
+        "device" => segments.device.device_type = Some(value.to_owned()),
         "stream" => segments.stream_type = Some(value.to_owned()),
         "net" => segments.connection_type = Some(value.to_owned()),
         "app" => segments.app_name = Some(value.to_owned()),
@@ -133,6 +187,91 @@ fn describe(row: &PlaybackSession) -> String {
     words.extend(row.end_reason.map(str::to_owned));
     words.extend(row.dq_flags.iter().map(|flag| (*flag).to_owned()));
     words.join(" ")
+}
+
+/// The value of a column of whole numbers, as `check_columns` names it.
+fn column(row: &PlaybackSession, name: &str) -> Option<i64> {
+    Some(match name {
+        "attempts" => row.attempts,
+        "plays" => row.plays,
+        "content_plays" => row.content_plays,
+        "preloaded" => row.preloaded,
+        "startup_ms" => row.startup_ms?,
+        "startup_derived_ms" => row.startup_derived_ms?,
+        "content_startup_ms" => row.content_startup_ms?,
+        "exit_wait_ms" => row.exit_wait_ms?,
+        "exits_before_start" => row.exits_before_start,
+        "early_exits" => row.early_exits,
+        "start_failures" => row.start_failures,
+        "playback_failures" => row.playback_failures,
+        "fatal_errors" => row.fatal_errors,
+        "errors" => row.errors,
+        "warnings" => row.warnings,
+        "recovered_errors" => row.recovered_errors,
+        "playing_ms" => row.playing_ms,
+        "media_ms" => row.media_ms,
+        "startup_wait_ms" => row.startup_wait_ms,
+        "stall_ms" => row.stall_ms,
+        "stall_count" => row.stall_count,
+        "stall_conn_ms" => row.stall_conn_ms,
+        "stall_conn_count" => row.stall_conn_count,
+        "stall_ad_ms" => row.stall_ad_ms,
+        "stall_decoder_ms" => row.stall_decoder_ms,
+        "stall_switch_ms" => row.stall_switch_ms,
+        "stall_end_ms" => row.stall_end_ms,
+        "stall_max_ms" => row.stall_max_ms,
+        "stall_seek_ms" => row.stall_seek_ms,
+        "abandoned_in_stall" => row.abandoned_in_stall,
+        "seek_wait_ms" => row.seek_wait_ms,
+        "seek_count" => row.seek_count,
+        "paused_ms" => row.paused_ms,
+        "deliberate_pauses" => row.deliberate_pauses,
+        "background_ms" => row.background_ms,
+        "waiting_ms" => row.waiting_ms,
+        "ad_ms" => row.ad_ms,
+        "gap_ms" => row.gap_ms,
+        "watched_ms" => row.watched_ms,
+        "shown_bits" => row.shown_bits,
+        "bitrate_known_ms" => row.bitrate_known_ms,
+        "shown_wall_bits" => row.shown_wall_bits,
+        "bitrate_known_wall_ms" => row.bitrate_known_wall_ms,
+        "start_bitrate_bps" => row.start_bitrate_bps?,
+        "top_bitrate_bps" => row.top_bitrate_bps?,
+        "switches_up" => row.switches_up,
+        "switches_down" => row.switches_down,
+        "audio_switches" => row.audio_switches,
+        "height_px_ms" => row.height_px_ms,
+        "height_known_ms" => row.height_known_ms,
+        "upscale_ppm_ms" => row.upscale_ppm_ms,
+        "upscale_known_ms" => row.upscale_known_ms,
+        "dropped_frames" => row.dropped_frames,
+        "expected_frames" => row.expected_frames,
+        "content_changes" => row.content_changes,
+        "covered_ms" => row.covered_ms,
+        "quartile" => row.quartile?,
+        "finished" => row.finished,
+        "lost_reports" => row.lost_reports,
+        "order_conflicts" => row.order_conflicts,
+        "anomalies" => row.anomalies,
+        _ => panic!("unknown column {name}"),
+    })
+}
+
+/// Some columns of the last session of a script: `name=number`, `name=-` for null.
+pub fn check_columns(text: &str, watermark: &str, expected: &str) {
+    let facts = facts(text, watermark);
+    let row = &facts.last().expect("a session").session;
+    let describe = |word: &str| {
+        let (name, _) = word.split_once('=').expect("name=value");
+        let value = column(row, name).map_or("-".to_owned(), |n| n.to_string());
+        format!("{name}={value}")
+    };
+    let found: Vec<String> = expected.split_whitespace().map(describe).collect();
+    assert_eq!(
+        found.join(" "),
+        expected.split_whitespace().collect::<Vec<_>>().join(" "),
+        "\n{text}"
+    );
 }
 
 /// The intervals as text, with the cuts at minutes undone: state, from, to in seconds.

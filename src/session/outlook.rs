@@ -6,19 +6,79 @@
 
 use super::EventDetail;
 use super::shard::Kept;
-use crate::event::EventKind;
+use crate::event::{EventKind, ReportedState};
 
 /// A frame this soon after a fatal error means that the player recovered (3.1, rule 1).
 pub const RECOVERY_MS: i64 = 10_000;
 
+/// Whether the events of a dialect are requests that a CDN logged: their time is that of the request,
+/// and so is the state of the player that they carry.
+pub fn is_request_log(source: &str) -> bool {
+    matches!(source, "cmcd1_log" | "cmcd2_log")
+}
+
+/// Whether an event tells how the player is at its time. A response as the player saw it is dated at its
+/// request and written at its end, so what it says of the player holds at neither.
+pub fn is_snapshot(kind: EventKind, detail: &EventDetail) -> bool {
+    kind != EventKind::Response || is_request_log(detail.source)
+}
+
+/// State of the player as a report gives it. Of a transition the kind has said it already, and attributes
+/// tell no state.
+pub fn reported_state(kind: EventKind, detail: &EventDetail) -> Option<ReportedState> {
+    let tells_none = matches!(
+        kind,
+        EventKind::PlaybackRequest
+            | EventKind::PlaybackStart
+            | EventKind::PlaybackPause
+            | EventKind::StallStart
+            | EventKind::SeekStart
+            | EventKind::PlaybackFinish
+            | EventKind::SessionEnd
+            | EventKind::Metadata
+    );
+    detail.state.filter(|_| !tells_none && is_snapshot(kind, detail))
+}
+
 /// Whether an event shows that the player is past its first frame.
-pub fn shows_frame(event: &Kept) -> bool {
-    match event.kind {
-        EventKind::PlaybackStart | EventKind::PlaybackFinish => true,
-        // Some players send heartbeats while they still load, at position 0.
-        EventKind::Heartbeat => event.playhead_ms != Some(0),
-        _ => false,
+pub fn shows_frame(event: &Kept, detail: &EventDetail) -> bool {
+    if matches!(event.kind, EventKind::PlaybackStart | EventKind::PlaybackFinish) {
+        return true;
     }
+    match reported_state(event.kind, detail) {
+        Some(ReportedState::Playing | ReportedState::Rebuffering | ReportedState::Ended) => true,
+        Some(_) => false,
+        None => event.kind == EventKind::Heartbeat && moves(event),
+    }
+}
+
+/// Some players send heartbeats while they still load, at position 0 or with nothing played.
+fn moves(event: &Kept) -> bool {
+    let played_ms = event.readings.as_ref().and_then(|readings| readings.played_ms);
+    played_ms.map_or(event.playhead_ms != Some(0), |ms| ms > 0)
+}
+
+/// Whether the player says by this event that it stopped for an error: `None` if it is no error,
+/// `Some(None)` if it does not say.
+pub fn error_fatality(kind: EventKind, detail: &EventDetail) -> Option<Option<bool>> {
+    let has_failed = reported_state(kind, detail) == Some(ReportedState::Failed);
+    match (kind, has_failed) {
+        (EventKind::PlaybackError, false) => Some(detail.error_fatal),
+        (_, true) => Some(Some(true)),
+        _ => None,
+    }
+}
+
+/// Whether an event ends its session otherwise than by an error that may be recovered from.
+pub fn is_end(kind: EventKind, detail: &EventDetail) -> bool {
+    let state = reported_state(kind, detail);
+    matches!(kind, EventKind::PlaybackFinish | EventKind::SessionEnd) || matches!(state, Some(ReportedState::Ended | ReportedState::Quit))
+}
+
+/// Whether an event takes up a session again that ended at `ended_ms` (3.1, rule 1). Where the sender
+/// does not name its sessions, what follows an end is the next one.
+pub fn takes_up_again(event: &Kept, detail: &EventDetail, ended_ms: i64) -> bool {
+    event.kind == EventKind::PlaybackStart && detail.native_session_id.is_some() && event.event_ts_ms - ended_ms <= RECOVERY_MS
 }
 
 /// What the rest of a session says about an error in it.
@@ -43,24 +103,28 @@ pub enum Verdict {
 
 impl Outlook {
     pub fn of(events: &[Kept], details: &[EventDetail]) -> Self {
-        let is_serious = |event: &Kept| {
-            let fatal = details[event.detail as usize].error_fatal;
-            event.kind == EventKind::PlaybackError && fatal != Some(false)
-        };
+        let detail_of = |event: &Kept| &details[event.detail as usize];
+        let is_serious = |event: &Kept| error_fatality(event.kind, detail_of(event)).is_some_and(|fatal| fatal != Some(false));
         let mut outlook = Outlook::default();
         if !events.iter().any(is_serious) {
             return outlook;
         }
+        let mut ended_ms = None;
         for (index, event) in events.iter().enumerate() {
+            let detail = detail_of(event);
+            if ended_ms.is_some_and(|ms| !takes_up_again(event, detail, ms)) {
+                continue;
+            }
+            ended_ms = None;
             if event.kind == EventKind::PlaybackStart {
                 outlook.starts.push((index, event.event_ts_ms));
             }
-            if shows_frame(event) {
+            if shows_frame(event, detail) {
                 outlook.last_frame = Some(index);
             }
-            if is_end(event.kind) {
+            if is_end(event.kind, detail) {
                 outlook.ends = true;
-                break;
+                ended_ms = Some(event.event_ts_ms);
             }
         }
         outlook
@@ -69,7 +133,7 @@ impl Outlook {
     /// `decided_before_ms`: an earlier error can no longer be followed by an unknown event in time.
     pub fn verdict(&self, index: usize, event: &Kept, detail: &EventDetail, decided_before_ms: i64) -> Verdict {
         let error_ms = event.event_ts_ms;
-        match detail.error_fatal {
+        match error_fatality(event.kind, detail).flatten() {
             Some(false) => return Verdict::Warning,
             Some(true) if self.restarts(index, error_ms) => return Verdict::Restarted,
             None if self.last_frame > Some(index) => return Verdict::PlayedOn,
@@ -86,10 +150,6 @@ impl Outlook {
         let start = self.starts.get(next);
         start.is_some_and(|(_, start_ms)| start_ms - error_ms <= RECOVERY_MS)
     }
-}
-
-fn is_end(kind: EventKind) -> bool {
-    matches!(kind, EventKind::PlaybackFinish | EventKind::SessionEnd)
 }
 
 #[cfg(test)]

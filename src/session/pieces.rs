@@ -5,13 +5,16 @@
 //!
 //! Invariant: stretches never overlap, ascend, and are never none: the last one is the present.
 //! Invariant: the pieces of a session cover its stretches exactly, so every total is the sum of them.
+//! Invariant: nothing that ended more than `LOOK_BACK_MS` before the present changes any more.
 
+use super::causes::Causes;
+use super::screen::{Played, Screen};
 use crate::event::facts::{PlaybackState, StallCause};
 
 /// Intervals are cut at whole minutes, the finest window of gold.
 const MINUTE_MS: i64 = 60_000;
-/// One, as a playback rate in millionths.
-pub const RATE_ONE_PPM: i64 = 1_000_000;
+/// The longest length that a report may have (3.1, rule 8), and so how far any of them reaches back.
+pub const LOOK_BACK_MS: i64 = 30 * 60_000;
 
 /// One row of `silver.playback_intervals` without what it shares with its session.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -21,18 +24,10 @@ pub struct Piece {
     pub state: PlaybackState,
     pub cause: Option<StallCause>,
     pub starts: i64,
-    pub media_ms: i64,
-    pub shown_bits: i64,
-    pub bitrate_known_ms: i64,
-}
-
-/// What is shown from an instant on.
-#[derive(Debug, Clone, Copy)]
-pub struct Shown {
-    pub from_ms: i64,
-    pub bitrate_bps: Option<i64>,
-    /// Playback rate in millionths, so that sums are exact.
-    pub rate_ppm: i64,
+    /// On the last piece of a stall that is over: its whole length.
+    pub stall_length_ms: Option<i64>,
+    pub is_provisional: bool,
+    pub played: Played,
 }
 
 /// A span of one state. The last one is the present and grows with each event.
@@ -43,25 +38,45 @@ struct Stretch {
     /// `None` where nothing is known to have happened: before the intent, after a failure.
     state: Option<PlaybackState>,
     cause: Option<StallCause>,
-    /// False on the later parts of a stall that a pause interrupted: it is one stall.
-    begins: bool,
+    /// How many begin here: more than one where a report adds stalls up, none on the later parts of a
+    /// stall that a pause interrupted.
+    starts: i64,
 }
 
-/// The last seek that ended, which stalls after it are put down to.
-#[derive(Debug, Clone, Copy)]
-pub struct PostSeek {
-    pub ended_ms: Option<i64>,
-    pub grace_ms: i64,
-}
-
-impl PostSeek {
-    fn cause_at(&self, stall_start_ms: i64) -> StallCause {
-        let since_seek_ms = self.ended_ms.map(|ms| stall_start_ms - ms);
-        match since_seek_ms {
-            Some(ms) if (0..=self.grace_ms).contains(&ms) => StallCause::SeekInduced,
-            _ => StallCause::Connection,
-        }
+impl Stretch {
+    fn is_played(&self) -> bool {
+        is_played(self.state)
     }
+
+    fn length_ms(&self) -> i64 {
+        self.end_ms - self.start_ms
+    }
+}
+
+/// Whether media is on the screen, of whatever kind.
+pub fn is_played(state: Option<PlaybackState>) -> bool {
+    matches!(state, Some(PlaybackState::Playing | PlaybackState::Ad))
+}
+
+/// How much of a reported stall found room.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Placed {
+    pub content_ms: i64,
+    pub ad_ms: i64,
+}
+
+impl Placed {
+    pub fn total_ms(self) -> i64 {
+        self.content_ms + self.ad_ms
+    }
+}
+
+/// A stall that a report tells of after the fact.
+#[derive(Debug, Clone, Copy)]
+pub struct ReportedStall {
+    pub length_ms: i64,
+    /// How many stalls the length adds up.
+    pub count: i64,
 }
 
 /// The time of one session so far.
@@ -76,7 +91,7 @@ impl Stretches {
             end_ms: started_at_ms,
             state: None,
             cause: None,
-            begins: true,
+            starts: 1,
         };
         Self { list: vec![present] }
     }
@@ -101,20 +116,21 @@ impl Stretches {
     }
 
     /// Begins a stretch at `now_ms` if the state is another than before. A present without length
-    /// makes room for it.
-    pub fn enter(&mut self, now_ms: i64, state: Option<PlaybackState>, post_seek: PostSeek) {
+    /// makes room for it, unless it keeps two stalls apart.
+    pub fn enter(&mut self, now_ms: i64, state: Option<PlaybackState>, causes: &Causes) {
         let present = *self.present();
         if present.state == state {
             return;
         }
-        if present.start_ms == present.end_ms && self.list.len() > 1 {
+        let is_stall = state == Some(PlaybackState::Rebuffering);
+        if present.start_ms == present.end_ms && self.list.len() > 1 && !is_stall {
             self.list.pop();
         }
-        self.begin(now_ms, state, post_seek);
+        self.begin(now_ms, state, causes);
     }
 
     /// Makes the last stretch one of `state`.
-    fn begin(&mut self, now_ms: i64, state: Option<PlaybackState>, post_seek: PostSeek) {
+    fn begin(&mut self, now_ms: i64, state: Option<PlaybackState>, causes: &Causes) {
         if self.list.last().is_some_and(|last| last.state == state) {
             return;
         }
@@ -123,15 +139,15 @@ impl Stretches {
             start_ms: now_ms,
             end_ms: now_ms,
             state,
-            cause: is_stall.then(|| post_seek.cause_at(now_ms)),
-            begins: true,
+            cause: is_stall.then(|| causes.of_stall(now_ms)),
+            starts: 1,
         });
     }
 
-    /// Turns the stall of now back into playing.
-    pub fn unstall_present(&mut self) {
+    /// Turns the stall of now back into playing of the kind that `state` says.
+    pub fn unstall_present(&mut self, state: Option<PlaybackState>) {
         let present = self.present();
-        present.state = Some(PlaybackState::Playing);
+        present.state = state;
         present.cause = None;
         if let [.., before, present] = &mut self.list[..]
             && before.state == present.state
@@ -144,48 +160,77 @@ impl Stretches {
     /// Lays a reported stall over the time before `now_ms`, and goes on in `state`. It reaches back to
     /// the last start-up, seek, stall or background; pauses on the way stay pauses; the rest of the
     /// report is dropped. Returns how much of it was placed.
-    pub fn place_stall(&mut self, now_ms: i64, length_ms: i64, state: Option<PlaybackState>, post_seek: PostSeek) -> i64 {
-        let from_ms = now_ms.saturating_sub(length_ms);
-        let is_open = |stretch: &&Stretch| matches!(stretch.state, Some(PlaybackState::Playing | PlaybackState::Paused));
+    pub fn place_stall(&mut self, now_ms: i64, stall: ReportedStall, state: Option<PlaybackState>, causes: &Causes) -> Placed {
+        let from_ms = now_ms.saturating_sub(stall.length_ms);
+        let is_open = |stretch: &&Stretch| stretch.is_played() || stretch.state == Some(PlaybackState::Paused);
         let covered = self.list.iter().rev().take_while(is_open).take_while(|s| s.end_ms >= from_ms);
         let keep = self.list.len() - covered.count();
+        let placed = self.stall_after(keep, from_ms, stall.count, causes);
+        self.begin(now_ms, state, causes);
+        placed
+    }
+
+    /// Turns what was played after `from_ms`, in the stretches from the `keep`th on, into a stall.
+    fn stall_after(&mut self, keep: usize, from_ms: i64, count: i64, causes: &Causes) -> Placed {
         let tail = self.list.split_off(keep);
-        let mut placed_ms = 0;
+        let mut placed = Placed::default();
         let mut cause = StallCause::Connection;
         for stretch in tail {
             let cut_ms = stretch.start_ms.max(from_ms);
-            let is_covered = stretch.state == Some(PlaybackState::Playing) && cut_ms < stretch.end_ms;
-            if !is_covered {
+            if !stretch.is_played() || cut_ms >= stretch.end_ms {
                 self.list.push(stretch);
                 continue;
             }
             if stretch.start_ms < cut_ms {
                 self.list.push(Stretch { end_ms: cut_ms, ..stretch });
             }
-            if placed_ms == 0 {
-                cause = post_seek.cause_at(cut_ms);
+            let is_first = placed.total_ms() == 0;
+            if is_first {
+                cause = causes.of_stall(cut_ms);
             }
             self.list.push(Stretch {
                 start_ms: cut_ms,
                 state: Some(PlaybackState::Rebuffering),
                 cause: Some(cause),
-                begins: placed_ms == 0,
+                starts: if is_first { count } else { 0 },
                 ..stretch
             });
-            placed_ms += stretch.end_ms - cut_ms;
+            match stretch.state {
+                Some(PlaybackState::Ad) => placed.ad_ms += stretch.end_ms - cut_ms,
+                _ => placed.content_ms += stretch.end_ms - cut_ms,
+            }
         }
-        self.begin(now_ms, state, post_seek);
-        placed_ms
+        placed
+    }
+
+    /// Lays stalls of which only a counter told over the playing nearest before `now_ms`, whatever lies
+    /// between, and goes on in `state`.
+    pub fn place_unreported(&mut self, now_ms: i64, stall: ReportedStall, state: Option<PlaybackState>, causes: &Causes) -> Placed {
+        let (mut keep, mut wanted_ms, mut from_ms) = (self.list.len(), stall.length_ms, now_ms);
+        for (at, stretch) in self.list.iter().enumerate().rev() {
+            if wanted_ms <= 0 || stretch.end_ms < now_ms - LOOK_BACK_MS {
+                break;
+            }
+            if stretch.is_played() {
+                let start_ms = stretch.start_ms.max(now_ms - LOOK_BACK_MS);
+                let taken_ms = wanted_ms.min(stretch.end_ms - start_ms);
+                (keep, from_ms) = (at, stretch.end_ms - taken_ms);
+                wanted_ms -= taken_ms;
+            }
+        }
+        let placed = self.stall_after(keep, from_ms, stall.count, causes);
+        self.begin(now_ms, state, causes);
+        placed
     }
 
     /// Lays a reported seek over the time before `now_ms`, and goes on in `state`. It covers playing,
     /// pause and stall, since buffering inside a seek is seek wait.
-    pub fn place_seek(&mut self, now_ms: i64, length_ms: i64, state: Option<PlaybackState>, post_seek: PostSeek) {
-        use PlaybackState::{Paused, Playing, Rebuffering};
+    pub fn place_seek(&mut self, now_ms: i64, length_ms: i64, state: Option<PlaybackState>, causes: &Causes) {
+        use PlaybackState::{Ad, Paused, Playing, Rebuffering};
         let from_ms = now_ms.saturating_sub(length_ms);
         let mut start_ms = now_ms;
         while let Some(last) = self.list.last_mut() {
-            let is_open = matches!(last.state, Some(Playing | Paused | Rebuffering));
+            let is_open = matches!(last.state, Some(Playing | Ad | Paused | Rebuffering));
             if !is_open || last.end_ms <= from_ms {
                 break;
             }
@@ -203,111 +248,121 @@ impl Stretches {
                 end_ms: now_ms,
                 state: Some(PlaybackState::Seeking),
                 cause: None,
-                begins: true,
+                starts: 1,
             });
         }
-        self.begin(now_ms, state, post_seek);
+        self.begin(now_ms, state, causes);
+    }
+
+    /// Puts stalls that began at or after `from_ms` down to `cause`, unless they have an earlier one in
+    /// the order of the definition.
+    pub fn put_down_to(&mut self, from_ms: i64, cause: StallCause) {
+        for stretch in self.list.iter_mut().rev().take_while(|stretch| stretch.end_ms >= from_ms) {
+            let old = stretch.cause.filter(|_| stretch.start_ms >= from_ms && stretch.starts > 0);
+            if old.is_some_and(|old| old == StallCause::Connection || old > cause) {
+                stretch.cause = Some(cause);
+            }
+        }
     }
 
     /// Makes unknown what was taken for the wait before the first frame.
-    pub fn forget_starting(&mut self) {
-        for stretch in &mut self.list {
+    pub fn forget_starting(&mut self, now_ms: i64) {
+        let recent = |stretch: &&mut Stretch| stretch.end_ms >= now_ms - LOOK_BACK_MS;
+        for stretch in self.list.iter_mut().rev().take_while(recent) {
             if stretch.state == Some(PlaybackState::Starting) {
                 stretch.state = None;
             }
         }
     }
 
-    /// Wait before the first frame.
-    pub fn starting_ms(&self) -> i64 {
-        let starting = Some(PlaybackState::Starting);
-        let starts = self.list.iter().filter(|s| s.state == starting);
-        starts.map(|s| s.end_ms - s.start_ms).sum()
+    /// The longest stall that was not put down to a seek. Of stalls that a report adds up, their mean.
+    pub fn longest_stall_ms(&self) -> i64 {
+        let (mut longest_ms, mut so_far_ms) = (0, 0);
+        for stretch in &self.list {
+            let counts = stretch.state == Some(PlaybackState::Rebuffering) && stretch.cause != Some(StallCause::SeekInduced);
+            if !counts {
+                continue;
+            }
+            let length_ms = stretch.length_ms() / stretch.starts.max(1);
+            so_far_ms = if stretch.starts > 0 { length_ms } else { so_far_ms + length_ms };
+            longest_ms = longest_ms.max(so_far_ms);
+        }
+        longest_ms
     }
 
-    /// Cuts the stretches into pieces. `shown` ascends by time.
-    pub fn pieces(&self, shown: &[Shown]) -> Vec<Piece> {
+    /// Cuts the stretches into pieces. `is_open`: a stall of the present may go on.
+    pub fn pieces(&self, screen: &mut Screen<'_>, is_open: bool) -> Vec<Piece> {
         let mut pieces = Vec::new();
-        let mut screen = Screen { next: shown, now: None };
-        for stretch in &self.list {
+        let mut stall = SingleStall::default();
+        for (at, stretch) in self.list.iter().enumerate() {
             let Some(state) = stretch.state else {
                 continue;
             };
-            let mut start_ms = stretch.start_ms;
-            while start_ms < stretch.end_ms {
-                let minute_end_ms = (start_ms.div_euclid(MINUTE_MS) + 1) * MINUTE_MS;
-                let end_ms = stretch.end_ms.min(minute_end_ms);
-                let media = match state {
-                    PlaybackState::Playing => screen.play(start_ms, end_ms),
-                    _ => Media::default(),
-                };
-                let begins = stretch.begins && start_ms == stretch.start_ms;
-                pieces.push(Piece {
-                    start_ms,
-                    end_ms,
-                    state,
-                    cause: stretch.cause,
-                    starts: i64::from(begins),
-                    media_ms: round_half_up(media.time, RATE_ONE_PPM),
-                    shown_bits: round_half_up(media.bits, RATE_ONE_PPM * 1_000),
-                    bitrate_known_ms: round_half_up(media.known_time, RATE_ONE_PPM),
-                });
-                start_ms = end_ms;
+            let is_stall = state == PlaybackState::Rebuffering;
+            if is_stall && stretch.starts > 0 {
+                stall.end(&mut pieces);
+            }
+            let is_provisional = is_open && is_stall && at + 1 == self.list.len();
+            cut(stretch, state, is_provisional, screen, &mut pieces);
+            if is_stall {
+                stall.take(stretch, is_provisional, pieces.len());
             }
         }
+        stall.end(&mut pieces);
         pieces
     }
 }
 
-/// What is shown now, and what will be.
-struct Screen<'a> {
-    next: &'a [Shown],
-    now: Option<Shown>,
-}
-
-impl Screen<'_> {
-    /// What was played from one instant to another, at or after every instant asked for before.
-    fn play(&mut self, mut from_ms: i64, end_ms: i64) -> Media {
-        let mut media = Media::default();
-        while let [next, rest @ ..] = self.next
-            && next.from_ms < end_ms
-        {
-            media.add(next.from_ms - from_ms, self.now);
-            from_ms = from_ms.max(next.from_ms);
-            self.now = Some(*next);
-            self.next = rest;
-        }
-        media.add(end_ms - from_ms, self.now);
-        media
+/// Adds the pieces of one stretch.
+fn cut(stretch: &Stretch, state: PlaybackState, is_provisional: bool, screen: &mut Screen<'_>, pieces: &mut Vec<Piece>) {
+    let mut start_ms = stretch.start_ms;
+    while start_ms < stretch.end_ms {
+        let minute_end_ms = (start_ms.div_euclid(MINUTE_MS) + 1) * MINUTE_MS;
+        let end_ms = stretch.end_ms.min(minute_end_ms);
+        let played = match state {
+            PlaybackState::Playing => screen.play(start_ms, end_ms),
+            _ => Played::default(),
+        };
+        let begins = start_ms == stretch.start_ms;
+        pieces.push(Piece {
+            start_ms,
+            end_ms,
+            state,
+            cause: stretch.cause,
+            starts: if begins { stretch.starts } else { 0 },
+            stall_length_ms: None,
+            is_provisional,
+            played,
+        });
+        start_ms = end_ms;
     }
 }
 
-/// Exact sums of one piece: time in ms x millionths of the rate, bits in bit/s x that.
-#[derive(Debug, Clone, Copy, Default)]
-struct Media {
-    time: i128,
-    known_time: i128,
-    bits: i128,
+/// A stall while it is cut: its length goes on its last piece once that is known. Stalls that a report
+/// adds up have no length of their own.
+#[derive(Default)]
+struct SingleStall {
+    length_ms: i64,
+    is_single: bool,
+    /// How many pieces there were after its last.
+    pieces: usize,
 }
 
-impl Media {
-    fn add(&mut self, length_ms: i64, shown: Option<Shown>) {
-        if length_ms <= 0 {
-            return;
-        }
-        let rate_ppm = shown.map_or(RATE_ONE_PPM, |shown| shown.rate_ppm);
-        let time = i128::from(length_ms * rate_ppm);
-        self.time += time;
-        if let Some(bitrate_bps) = shown.and_then(|shown| shown.bitrate_bps) {
-            self.known_time += time;
-            self.bits += time * i128::from(bitrate_bps);
+impl SingleStall {
+    fn take(&mut self, stretch: &Stretch, is_provisional: bool, pieces: usize) {
+        self.length_ms += stretch.length_ms();
+        self.is_single |= stretch.starts == 1;
+        self.is_single &= !is_provisional;
+        self.pieces = pieces;
+    }
+
+    fn end(&mut self, pieces: &mut [Piece]) {
+        let stall = std::mem::take(self);
+        let last = stall.pieces.checked_sub(1).and_then(|at| pieces.get_mut(at));
+        if let Some(last) = last.filter(|_| stall.is_single && stall.length_ms > 0) {
+            last.stall_length_ms = Some(stall.length_ms);
         }
     }
-}
-
-fn round_half_up(sum: i128, unit: i64) -> i64 {
-    let unit = i128::from(unit);
-    ((sum + unit / 2) / unit) as i64
 }
 
 #[cfg(test)]

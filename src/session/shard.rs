@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::pieces::Piece;
 use super::timeline::{self, SessionFacts};
-use super::{EventDetail, FactChanges, KeyedEvent, SessionEvent, SessionSettings};
+use super::{EventDetail, FactChanges, KeyedEvent, Readings, SessionEvent, SessionSettings};
 use crate::event::EventKind;
 
 /// Events kept of one key: a day of heartbeats every 5 s, with room. The earliest are kept, so that
@@ -31,13 +31,17 @@ const DETAILS_SEARCHED: usize = 8;
 const UNUSED_DETAILS_MAX: usize = 64;
 
 /// An event as a key keeps it; `detail` is its place in the key's details.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Kept {
     pub event_id: u128,
     pub event_ts_ms: i64,
-    seq: Option<i64>,
+    pub seq: Option<i64>,
     pub playhead_ms: Option<i64>,
+    /// Boxed, since the reference player sends none.
+    pub readings: Option<Box<Readings>>,
     pub kind: EventKind,
+    /// Its number put it before an event of an earlier time (`order`); false as stored.
+    pub is_mended: bool,
     pub detail: u32,
 }
 
@@ -69,7 +73,9 @@ impl KeyEvents {
             event_ts_ms: event.event_ts_ms,
             seq: event.seq,
             playhead_ms: event.playhead_ms,
+            readings: event.readings,
             kind: event.kind,
+            is_mended: false,
             detail: 0,
         };
         if let Some(at) = self.events.iter().position(|old| old.event_id == kept.event_id) {

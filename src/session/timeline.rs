@@ -1,11 +1,13 @@
 //! The rules: the events of one session key to its sessions and their intervals (events and metrics,
 //! 2.4 and 3.1).
 //!
-//! Stands inside `session`. A key's events are split into sessions (`boundary`); each session is walked
-//! once, event by event (`walk`), into stretches of one state, from which its rows are cut (`pieces`).
+//! Stands inside `session`. A key's events are put in order (`order`) and split into sessions
+//! (`boundary`); each session is walked once, event by event (`walk`), into stretches of one state, from
+//! which its rows are cut (`pieces`).
 //!
 //! Invariant: the facts are a function of the event set and the watermark, and of nothing else.
-//! Invariant: nothing is extended past the last evidence, save an open stall by one heartbeat.
+//! Invariant: nothing is extended past the last evidence, save an open stall by one heartbeat and the
+//! presence of a viewer who fell silent by one and a half.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,8 +19,7 @@ use super::outlook::{Outlook, RECOVERY_MS};
 use super::pieces::Piece;
 use super::shard::{Kept, KeyEvents};
 use super::walk::{Ending, Identity, Walk};
-use super::{EventDetail, SessionSettings, segments};
-use crate::event::EventKind;
+use super::{EventDetail, SessionSettings, order, segments};
 use crate::event::facts::{PlaybackInterval, PlaybackSession, Segments};
 
 /// One session and its intervals.
@@ -46,9 +47,17 @@ impl SessionFacts {
             state: piece.state,
             cause: piece.cause,
             starts: piece.starts,
-            media_ms: piece.media_ms,
-            shown_bits: piece.shown_bits,
-            bitrate_known_ms: piece.bitrate_known_ms,
+            media_ms: piece.played.media_ms,
+            shown_bits: piece.played.shown_bits,
+            bitrate_known_ms: piece.played.bitrate_known_ms,
+            shown_wall_bits: piece.played.shown_wall_bits,
+            bitrate_known_wall_ms: piece.played.bitrate_known_wall_ms,
+            height_px_ms: piece.played.height_px_ms,
+            height_known_ms: piece.played.height_known_ms,
+            switches_up: piece.played.switches_up,
+            switches_down: piece.played.switches_down,
+            stall_length_ms: piece.stall_length_ms,
+            is_provisional: piece.is_provisional,
             segments: Arc::clone(&self.session.segments),
         }
     }
@@ -97,7 +106,7 @@ fn by_native_session(events: &KeyEvents) -> BTreeMap<Option<&str>, Vec<Kept>> {
     let mut groups: BTreeMap<Option<&str>, Vec<Kept>> = BTreeMap::new();
     for event in &events.events {
         let id = &events.details[event.detail as usize].native_session_id;
-        groups.entry(id.as_deref()).or_default().push(*event);
+        groups.entry(id.as_deref()).or_default().push(event.clone());
     }
     groups
 }
@@ -117,6 +126,7 @@ impl Key<'_> {
     }
 
     fn derive_group(&self, events: &[Kept], facts: &mut Vec<SessionFacts>) {
+        let events = &order::in_sequence(events, self.details)[..];
         let mut begin = 0;
         let mut progress = Progress::default();
         for (index, event) in events.iter().enumerate() {
@@ -139,7 +149,7 @@ impl Key<'_> {
             Some(_) => i64::MAX,
             None => self.watermark_ms.map_or(i64::MIN, |ms| ms.saturating_sub(RECOVERY_MS)),
         };
-        let mut walk = Walk::new(self.settings, events[0].event_ts_ms);
+        let mut walk = Walk::new(*self.settings, events[0].event_ts_ms, self.detail(&events[0]).source);
         for (index, event) in events.iter().enumerate() {
             let detail = self.detail(event);
             walk.take(event, detail, || outlook.verdict(index, event, detail, decided_before_ms));
@@ -147,10 +157,10 @@ impl Key<'_> {
         self.finish(walk, events, boundary)
     }
 
-    fn finish(&self, mut walk: Walk<'_>, events: &[Kept], boundary: Option<Boundary>) -> SessionFacts {
-        let closing = self.closing(&walk, events, boundary);
+    fn finish(&self, mut walk: Walk, events: &[Kept], boundary: Option<Boundary>) -> SessionFacts {
+        let closing = self.closing(&walk, boundary);
         if closing.end_reason == Some("timeout") && boundary != Some(Boundary::Length) {
-            walk.extend_open_stall(closing.heartbeat_ms);
+            walk.fall_silent();
         }
         let started_at_ms = events[0].event_ts_ms;
         let native_id = self.detail(&events[0]).native_session_id.clone();
@@ -167,11 +177,10 @@ impl Key<'_> {
         }
     }
 
-    fn closing(&self, walk: &Walk<'_>, events: &[Kept], boundary: Option<Boundary>) -> Closing {
+    fn closing(&self, walk: &Walk, boundary: Option<Boundary>) -> Closing {
         let mut closing = Closing {
             end_reason: None,
             changes_after_ms: None,
-            heartbeat_ms: self.settings.heartbeat_interval_ms,
         };
         match walk.ending() {
             Ending::Ended(reason) => closing.end_reason = Some(reason),
@@ -180,9 +189,7 @@ impl Key<'_> {
                 closing.changes_after_ms = Some(walk.last_evidence_ms().saturating_add(RECOVERY_MS));
             }
             Ending::None => {
-                closing.heartbeat_ms = heartbeat_interval(events, walk.last_evidence_ms(), self.settings);
-                let timeout_ms = walk.timeout(closing.heartbeat_ms);
-                let deadline_ms = walk.last_evidence_ms().saturating_add(timeout_ms);
+                let deadline_ms = walk.last_evidence_ms().saturating_add(walk.timeout());
                 match boundary {
                     Some(Boundary::Replaced) => closing.end_reason = Some("replaced"),
                     Some(_) => closing.end_reason = Some("timeout"),
@@ -213,31 +220,11 @@ struct Closing {
     /// `None` while the session is open.
     end_reason: Option<&'static str>,
     changes_after_ms: Option<i64>,
-    heartbeat_ms: i64,
 }
 
 fn derived_session_id(session_key: &str, started_at_ms: i64) -> String {
     let hash = xxh3_128_with_seed(session_key.as_bytes(), started_at_ms as u64);
     format!("s-{hash:032x}")
-}
-
-/// Median gap of the heartbeats, or the setting while there is no gap to measure.
-fn heartbeat_interval(events: &[Kept], last_evidence_ms: i64, settings: &SessionSettings) -> i64 {
-    let mut gaps: Vec<i64> = Vec::new();
-    let mut last_ms = None;
-    for event in events {
-        if event.kind != EventKind::Heartbeat || event.event_ts_ms > last_evidence_ms {
-            continue;
-        }
-        if let Some(last_ms) = last_ms.replace(event.event_ts_ms) {
-            gaps.push(event.event_ts_ms - last_ms);
-        }
-    }
-    if gaps.is_empty() {
-        return settings.heartbeat_interval_ms;
-    }
-    let middle = (gaps.len() - 1) / 2;
-    *gaps.select_nth_unstable(middle).1
 }
 
 #[cfg(test)]

@@ -1,43 +1,47 @@
 //! The walk through one session, event by event: what the player does, and what the row will say.
 //!
 //! Stands below `timeline`, which hands it the events of one session in canonical order and a verdict
-//! on each error. The walk keeps the state of the player; where its time went is kept in `pieces`.
+//! on each error. The walk keeps the state of the player; where its time went is kept in `pieces`. Its
+//! parts, by subject: `ads`, `coverage`, `errors`, `picture`, `presence`, `seeks`,
+//! `stalls`, `startup`.
 //!
 //! Invariant: a report of an impossible length is counted and is in no sum.
+//! Invariant: what the walk holds is its own and bounded, save the stretches and the changes of the
+//! picture, of which nothing older than `pieces::LOOK_BACK_MS` changes any more.
+
+mod ads;
+mod coverage;
+mod errors;
+mod picture;
+mod presence;
+mod seeks;
+mod stalls;
+mod startup;
 
 use std::sync::Arc;
 
-use super::outlook::{Verdict, shows_frame};
-use super::pieces::{Piece, PostSeek, RATE_ONE_PPM, Shown, Stretches};
+use super::causes::{Causes, NEAR_MS};
+use super::order::Numbering;
+use super::outlook::{Verdict, is_request_log, is_snapshot, reported_state, takes_up_again};
+use super::pieces::{LOOK_BACK_MS, Piece, Stretches};
 use super::row::{add_piece, blank_row};
 use super::shard::Kept;
 use super::{EventDetail, SessionSettings};
-use crate::event::EventKind;
-use crate::event::facts::{Outcome, PlaybackSession, PlaybackState, Segments};
+use crate::event::facts::{PlaybackSession, PlaybackState, Segments, StallCause};
+use crate::event::{EventKind, ReportedState};
+use ads::Ads;
+use coverage::Coverage;
+use errors::Errors;
+use picture::Picture;
+use presence::Beats;
+use seeks::OpenSeek;
+use stalls::Stalls;
+use startup::Startup;
 
-/// Longer reported lengths are broken clocks (3.1, rule 8); seeks are held to the bound of stalls.
-const STALL_MAX_MS: i64 = 30 * 60_000;
-const STARTUP_MAX_MS: i64 = 10 * 60_000;
-const BITRATE_MAX_BPS: i64 = 200_000_000;
-/// Players offer up to 16 times the speed; more is not a rate.
-const PLAYBACK_RATE_MAX: f64 = 16.0;
-/// Longest extension of a stall that ends in silence (2.4).
-const OPEN_STALL_MAX_MS: i64 = 120_000;
-/// A session is timed out after this many heartbeats failed to come (2.4).
-const HEARTBEATS_MISSED: i64 = 3;
-/// A position counts as reached after this much playing since the last seek (3.6).
-const PLAYED_THERE_MIN_MS: i64 = 1_000;
-/// The end counts as reached within 2 s or 1 % of it (3.6).
-const END_TOLERANCE_MS: i64 = 2_000;
-
-/// A seek whose start has been seen and whose end has not.
-#[derive(Debug, Clone, Copy, Default)]
-struct OpenSeek {
-    was_paused: bool,
-    /// The seek itself is over and only its buffering is awaited.
-    sought: bool,
-    stalled: bool,
-}
+/// A sender that numbers its reports from 0 may have lost some of its first.
+const FIRST_NUMBERS: i64 = 10;
+/// More frames than a day at 1000 frames a second are no count of frames.
+const DROPPED_FRAMES_MAX: i64 = 86_400_000;
 
 /// What ended the session, as far as its events tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,58 +62,79 @@ pub struct Identity {
 }
 
 /// The walk through one session.
-pub struct Walk<'a> {
-    settings: &'a SessionSettings,
+pub struct Walk {
+    settings: SessionSettings,
     stretches: Stretches,
-    shown: Vec<Shown>,
+    picture: Picture,
+    coverage: Coverage,
+    causes: Causes,
+    stalls: Stalls,
+    ads: Ads,
+    errors: Errors,
+    startup: Startup,
+    beats: Beats,
+    numbering: Numbering,
     /// What the player does, whether or not anybody sees it.
     state: Option<PlaybackState>,
     in_background: bool,
     seek: OpenSeek,
-    post_seek: PostSeek,
+    paused_at_ms: Option<i64>,
     played_since_seek_ms: i64,
     reached_ms: Option<i64>,
-    first_request_ms: Option<i64>,
     framed: bool,
-    /// True if the first frame was reported and not only implied.
-    start_seen: bool,
-    startup_ms: Option<i64>,
+    /// Nothing but requests that a CDN logged.
+    is_request_mode: bool,
+    buffer_ms: Option<i64>,
+    object_duration_ms: Option<i64>,
+    dropped_frames_total: Option<i64>,
+    /// The session began with its player: the player's counters stood at zero.
+    counts_from_zero: bool,
     last_evidence_ms: i64,
     ending: Ending,
     row: PlaybackSession,
 }
 
-impl<'a> Walk<'a> {
-    pub fn new(settings: &'a SessionSettings, started_at_ms: i64) -> Self {
+impl Walk {
+    /// `source` is the dialect of the session's first event.
+    pub fn new(settings: SessionSettings, started_at_ms: i64, source: &'static str) -> Self {
+        let mut row = blank_row(started_at_ms);
+        row.source = source;
         Self {
             settings,
             stretches: Stretches::new(started_at_ms),
-            shown: Vec::new(),
+            picture: Picture::new(started_at_ms),
+            coverage: Coverage::default(),
+            causes: Causes::new(settings.post_seek_grace_ms),
+            stalls: Stalls::default(),
+            ads: Ads::default(),
+            errors: Errors::default(),
+            startup: Startup::default(),
+            beats: Beats::default(),
+            numbering: Numbering::default(),
             state: None,
             in_background: false,
             seek: OpenSeek::default(),
-            post_seek: PostSeek {
-                ended_ms: None,
-                grace_ms: settings.post_seek_grace_ms,
-            },
+            paused_at_ms: None,
             played_since_seek_ms: 0,
             reached_ms: None,
-            first_request_ms: None,
             framed: false,
-            start_seen: false,
-            startup_ms: None,
+            is_request_mode: true,
+            buffer_ms: None,
+            object_duration_ms: None,
+            dropped_frames_total: None,
+            counts_from_zero: false,
             last_evidence_ms: started_at_ms,
             ending: Ending::None,
-            row: blank_row(started_at_ms),
+            row,
         }
     }
 
     /// Takes the next event. `verdict` is asked for if the event is an error before the end.
     pub fn take(&mut self, event: &Kept, detail: &EventDetail, verdict: impl FnOnce() -> Verdict) {
-        let is_error = event.kind == EventKind::PlaybackError;
         self.row.events += 1;
-        self.row.errors += i64::from(is_error);
-        if self.ending != Ending::None {
+        self.row.errors += i64::from(event.kind == EventKind::PlaybackError);
+        self.observe_number(event, detail);
+        if self.ending != Ending::None && !self.take_up_again(event, detail) {
             return;
         }
         if self.is_bogus_report(event.kind, detail) {
@@ -117,9 +142,7 @@ impl<'a> Walk<'a> {
             return;
         }
         self.observe(event, detail);
-        if is_error {
-            self.on_error(event.event_ts_ms, verdict(), detail);
-        }
+        self.observe_error(event, detail, verdict);
     }
 
     pub fn ending(&self) -> Ending {
@@ -131,331 +154,279 @@ impl<'a> Walk<'a> {
         self.last_evidence_ms
     }
 
+    fn observe_number(&mut self, event: &Kept, detail: &EventDetail) {
+        if self.row.events == 1 {
+            self.counts_from_zero = begins_a_player(event, detail);
+        }
+        self.numbering.take(event.seq, detail.source);
+        self.is_request_mode &= is_request_log(detail.source);
+        if event.is_mended {
+            self.row.order_conflicts += 1;
+            self.flag("ts_order_conflict");
+        }
+    }
+
+    /// A start soon after the end goes on with the session (3.1, rule 1). Between the two is nothing.
+    fn take_up_again(&mut self, event: &Kept, detail: &EventDetail) -> bool {
+        if self.ending == Ending::Undecided || !takes_up_again(event, detail, self.last_evidence_ms) {
+            return false;
+        }
+        if self.ending == Ending::Failed {
+            self.unfail();
+        }
+        self.ending = Ending::None;
+        self.change_state(self.last_evidence_ms, None);
+        self.enter(self.last_evidence_ms);
+        true
+    }
+
     /// A report of an impossible length says nothing, not even that the player lives.
     fn is_bogus_report(&self, kind: EventKind, detail: &EventDetail) -> bool {
         match kind {
             EventKind::StallEnd => {
                 let ends_wait =
                     self.state == Some(PlaybackState::Rebuffering) || self.state == Some(PlaybackState::Seeking) && self.seek.stalled;
-                is_insane(detail.stall_ms, STALL_MAX_MS) && !ends_wait
+                is_insane(detail.stall_ms, LOOK_BACK_MS) && !ends_wait
             }
-            EventKind::SeekEnd => is_insane(detail.seek_ms, STALL_MAX_MS) && self.state != Some(PlaybackState::Seeking),
+            EventKind::SeekEnd => is_insane(detail.seek_ms, LOOK_BACK_MS) && self.state != Some(PlaybackState::Seeking),
             _ => false,
         }
     }
 
     fn observe(&mut self, event: &Kept, detail: &EventDetail) {
         let now_ms = event.event_ts_ms;
+        self.enter_gap(now_ms, event.kind, detail);
         self.advance(now_ms);
+        if event.kind == EventKind::Heartbeat {
+            self.beats.take(now_ms);
+        }
         self.observe_position(event, detail);
-        self.observe_background(detail);
-        self.observe_shown(now_ms, detail);
+        self.observe_background(event.kind, detail);
+        self.observe_content(event.kind, detail);
+        self.observe_picture(event, detail);
+        self.observe_buffers(event, detail);
         self.observe_startup(event.kind, detail);
+        self.observe_stall_report(event, detail);
+        // The counters hold no part of a stall that begins now, and all of one that ends now.
+        let begins_stall = event.kind == EventKind::StallStart || reported_state(event.kind, detail) == Some(ReportedState::Rebuffering);
+        if begins_stall {
+            self.observe_counters(event, detail, true);
+        }
+        self.observe_transition(event, detail);
+        self.observe_state(event, detail);
+        if !begins_stall {
+            self.observe_counters(event, detail, false);
+        }
+        self.enter(now_ms);
+        if self.framed {
+            self.picture.note_frame();
+        }
+    }
+
+    fn observe_transition(&mut self, event: &Kept, detail: &EventDetail) {
+        let now_ms = event.event_ts_ms;
         match event.kind {
             EventKind::PlaybackRequest => self.on_request(now_ms),
             EventKind::PlaybackStart => self.on_start(now_ms, detail),
-            EventKind::Heartbeat => self.on_heartbeat(event, detail),
-            EventKind::PlaybackPause => self.on_pause(),
+            EventKind::PlaybackPause => self.on_pause(now_ms),
             EventKind::StallStart => self.on_stall_start(now_ms),
-            EventKind::StallEnd => self.on_stall_end(now_ms, detail),
-            EventKind::SeekStart => self.on_seek_start(),
+            EventKind::StallEnd => self.on_stall_end(now_ms, detail, event.readings.as_deref()),
+            EventKind::SeekStart => self.on_seek_start(now_ms),
             EventKind::SeekEnd => self.on_seek_end(now_ms, detail),
-            EventKind::PlaybackFinish => self.on_finish(),
+            EventKind::PlaybackFinish => self.on_finish(now_ms),
             EventKind::SessionEnd => self.on_session_end(now_ms, detail),
-            _ => {}
+            EventKind::RenditionUpdate | EventKind::RateChange => self.causes.note_switch(now_ms),
+            kind => self.on_ad_event(now_ms, kind),
         }
-        self.enter(now_ms);
-        if self.framed && self.row.start_bitrate_bps.is_none() {
-            self.row.start_bitrate_bps = self.shown.last().and_then(|shown| shown.bitrate_bps);
+    }
+
+    /// The player's own word on its state makes up for a transition that was lost.
+    fn observe_state(&mut self, event: &Kept, detail: &EventDetail) {
+        let now_ms = event.event_ts_ms;
+        match reported_state(event.kind, detail) {
+            None | Some(ReportedState::Failed) => {}
+            Some(ReportedState::Preloading) => self.on_preloading(),
+            Some(ReportedState::Starting) => self.on_starting(now_ms),
+            Some(ReportedState::Playing) => self.on_playing(now_ms),
+            Some(ReportedState::Seeking) if self.state == Some(PlaybackState::Seeking) => {}
+            Some(ReportedState::Seeking) => self.on_seek_start(now_ms),
+            Some(ReportedState::Rebuffering) => self.on_stall_start(now_ms),
+            Some(ReportedState::Paused) => self.on_pause(now_ms),
+            Some(ReportedState::Waiting) => self.on_waiting(now_ms),
+            Some(ReportedState::Ended) => self.on_finish(now_ms),
+            Some(ReportedState::Quit) => self.ending = Ending::Ended("user_quit"),
         }
     }
 
     fn advance(&mut self, now_ms: i64) {
         let length_ms = self.stretches.advance(now_ms);
-        if self.stretches.state() == Some(PlaybackState::Playing) {
-            self.played_since_seek_ms += length_ms;
+        if length_ms > 0 && self.shows_content() {
+            self.startup.note_content();
         }
+        let visible = self.stretches.state();
+        if visible == Some(PlaybackState::Playing) {
+            self.played_since_seek_ms += length_ms;
+            if self.row.content_changes == 0 {
+                self.coverage.play(length_ms, self.picture.rate_ppm());
+            }
+        }
+        let is_stalled = self.state == Some(PlaybackState::Rebuffering) || self.seek.stalled;
+        if is_stalled {
+            self.stalls.wait(length_ms);
+        }
+        let is_watched = !matches!(
+            visible,
+            None | Some(PlaybackState::Paused | PlaybackState::Background | PlaybackState::Gap)
+        );
+        if is_watched {
+            self.row.watched_ms += length_ms;
+        }
+        self.startup.wait(length_ms, visible);
         self.last_evidence_ms = now_ms;
     }
 
-    fn observe_position(&mut self, event: &Kept, detail: &EventDetail) {
-        if let Some(duration_ms) = detail.duration_ms.filter(|ms| *ms > 0) {
-            self.row.duration_ms = Some(duration_ms);
+    fn observe_picture(&mut self, event: &Kept, detail: &EventDetail) {
+        let is_of_ad = self.ads.is_on() || detail.is_ad || ads::is_ad_event(event.kind);
+        if is_of_ad {
+            return;
         }
-        self.row.max_playhead_ms = self.row.max_playhead_ms.max(event.playhead_ms);
-        let tells_position = matches!(
-            event.kind,
-            EventKind::Heartbeat | EventKind::PlaybackPause | EventKind::PlaybackFinish
-        );
-        let was_playing = self.stretches.state() == Some(PlaybackState::Playing);
-        if tells_position && was_playing && self.played_since_seek_ms >= PLAYED_THERE_MIN_MS {
-            self.reached_ms = self.reached_ms.max(event.playhead_ms);
+        let changed = self.picture.observe(event, detail);
+        self.row.anomalies += changed.anomalies;
+        if changed.switched {
+            self.causes.note_switch(event.event_ts_ms);
         }
     }
 
-    fn observe_background(&mut self, detail: &EventDetail) {
-        let Some(in_background) = detail.background else {
+    fn observe_buffers(&mut self, event: &Kept, detail: &EventDetail) {
+        let object_duration_ms = detail.media.as_deref().and_then(|media| media.object_duration_ms);
+        self.object_duration_ms = object_duration_ms.filter(|ms| *ms > 0).or(self.object_duration_ms);
+        let Some(readings) = event.readings.as_deref().filter(|_| is_snapshot(event.kind, detail)) else {
             return;
         };
-        self.in_background = in_background;
-        if in_background && !self.framed {
-            self.flag("startup_background");
+        let buffers = [readings.buffer_ms, readings.buffer_video_ms, readings.buffer_audio_ms];
+        if let Some(least_ms) = buffers.into_iter().flatten().min() {
+            self.causes.note_buffer(event.event_ts_ms, least_ms);
+            self.buffer_ms = Some(least_ms);
+        }
+        if let Some(total) = readings.dropped_frames_total {
+            self.observe_dropped(total);
         }
     }
 
-    fn observe_shown(&mut self, now_ms: i64, detail: &EventDetail) {
-        let before = self.shown.last().copied().unwrap_or(Shown {
-            from_ms: now_ms,
-            bitrate_bps: None,
-            rate_ppm: RATE_ONE_PPM,
-        });
-        let mut shown = before;
-        match detail.bitrate_bps {
-            Some(bitrate_bps) if bitrate_bps > BITRATE_MAX_BPS => self.row.anomalies += 1,
-            Some(bitrate_bps) if bitrate_bps > 0 => shown.bitrate_bps = Some(bitrate_bps),
-            _ => {}
-        }
-        if let Some(rate) = detail.playback_rate
-            && (0.0..=PLAYBACK_RATE_MAX).contains(&rate)
-        {
-            shown.rate_ppm = (rate * RATE_ONE_PPM as f64).round() as i64;
-        }
-        if (shown.bitrate_bps, shown.rate_ppm) == (before.bitrate_bps, before.rate_ppm) {
-            return;
-        }
-        if let (true, Some(old), Some(new)) = (self.framed, before.bitrate_bps, shown.bitrate_bps) {
-            self.row.switches_up += i64::from(new > old);
-            self.row.switches_down += i64::from(new < old);
-        }
-        shown.from_ms = now_ms;
-        self.shown.push(shown);
-    }
-
-    fn observe_startup(&mut self, kind: EventKind, detail: &EventDetail) {
-        if matches!(kind, EventKind::Metadata | EventKind::Custom) {
-            return;
-        }
-        if is_insane(detail.startup_ms, STARTUP_MAX_MS) {
+    /// A total that falls is that of a new player: it adds.
+    fn observe_dropped(&mut self, total: i64) {
+        if !(0..=DROPPED_FRAMES_MAX).contains(&total) {
             self.row.anomalies += 1;
-        } else if self.startup_ms.is_none() {
-            self.startup_ms = detail.startup_ms;
+            return;
         }
-    }
-
-    fn on_request(&mut self, now_ms: i64) {
-        self.first_request_ms.get_or_insert(now_ms);
-        if !self.framed {
-            self.state = Some(PlaybackState::Starting);
-        } else if self.state == Some(PlaybackState::Paused) {
-            self.state = Some(PlaybackState::Playing);
-        } else {
-            self.seek.was_paused = false;
-        }
+        let before = match self.dropped_frames_total.replace(total) {
+            Some(last) if last <= total => last,
+            None if !self.counts_from_zero => total,
+            _ => 0,
+        };
+        self.row.dropped_frames += total - before;
     }
 
     fn on_start(&mut self, now_ms: i64, detail: &EventDetail) {
         match self.state {
-            Some(PlaybackState::Rebuffering) => self.settle_open_stall(now_ms, detail.stall_ms),
+            Some(PlaybackState::Rebuffering) => self.leave_stall(now_ms, detail.stall_ms),
             Some(PlaybackState::Seeking) => self.leave_seek(now_ms),
-            Some(PlaybackState::Playing) => self.place_reported_stall(now_ms, detail.stall_ms),
             _ => {}
         }
-        self.start_seen |= !self.framed;
+        self.startup.note_frame(now_ms, self.framed);
+        self.errors.heal();
         self.framed = true;
-        self.state = Some(PlaybackState::Playing);
-    }
-
-    fn on_heartbeat(&mut self, event: &Kept, detail: &EventDetail) {
-        if shows_frame(event) {
-            self.on_implied_frame();
-        }
-        // While a stall is open its length is not known yet, whatever the counter says.
-        if self.framed && self.state != Some(PlaybackState::Rebuffering) {
-            self.place_reported_stall(event.event_ts_ms, detail.stall_ms);
+        self.change_state(now_ms, Some(PlaybackState::Playing));
+        if self.shows_content() {
+            self.startup.note_content();
         }
     }
 
-    /// A heartbeat or an end shows that a first frame was seen and its event lost. How long the start
-    /// took is then unknown, so no startup is counted.
-    fn on_implied_frame(&mut self) {
+    fn on_playing(&mut self, now_ms: i64) {
+        match self.state {
+            Some(PlaybackState::Seeking) => self.leave_seek(now_ms),
+            Some(PlaybackState::Rebuffering | PlaybackState::Waiting) => {}
+            Some(PlaybackState::Paused) if self.framed => {}
+            _ => return,
+        }
+        self.change_state(now_ms, Some(PlaybackState::Playing));
+    }
+
+    /// The state of which the standard gives only the letter.
+    fn on_waiting(&mut self, now_ms: i64) {
+        self.flag("undefined_state");
+        if self.state.is_some() {
+            self.change_state(now_ms, Some(PlaybackState::Waiting));
+        }
+    }
+
+    /// A report shows that a first frame was seen and its event lost. How long the start took is then
+    /// unknown, so no startup is counted.
+    fn on_implied_frame(&mut self, now_ms: i64) {
         if self.framed {
             return;
         }
         self.framed = true;
         self.flag("inferred_frame");
-        self.stretches.forget_starting();
-        self.state = Some(PlaybackState::Playing);
+        self.stretches.forget_starting(now_ms);
+        self.change_state(now_ms, Some(PlaybackState::Playing));
     }
 
-    fn on_pause(&mut self) {
-        if self.state == Some(PlaybackState::Seeking) {
-            self.post_seek.ended_ms = Some(self.last_evidence_ms);
-        }
-        if self.state.is_some() {
-            self.state = Some(PlaybackState::Paused);
-        }
-    }
-
-    fn on_stall_start(&mut self, now_ms: i64) {
-        match self.state {
-            Some(PlaybackState::Seeking) => self.seek.stalled = true,
-            // Buffering that begins where the seek ended is still the seek (3.1, rule 3).
-            Some(PlaybackState::Playing) if self.post_seek.ended_ms == Some(now_ms) => {
-                self.state = Some(PlaybackState::Seeking);
-                self.seek = OpenSeek {
-                    was_paused: false,
-                    sought: true,
-                    stalled: true,
-                };
-            }
-            Some(PlaybackState::Playing) => self.state = Some(PlaybackState::Rebuffering),
-            _ => {}
-        }
-    }
-
-    fn on_stall_end(&mut self, now_ms: i64, detail: &EventDetail) {
-        match self.state {
-            Some(PlaybackState::Rebuffering) => self.settle_open_stall(now_ms, detail.stall_ms),
-            Some(PlaybackState::Seeking) => {
-                self.seek.stalled = false;
-                if self.seek.sought {
-                    self.leave_seek(now_ms);
-                } else if detail.stall_ms.is_some_and(|ms| ms > 0) {
-                    self.flag("stall_clipped");
-                }
-            }
-            _ => self.place_reported_stall(now_ms, detail.stall_ms),
-        }
-    }
-
-    fn place_reported_stall(&mut self, now_ms: i64, reported_ms: Option<i64>) {
-        if is_insane(reported_ms, STALL_MAX_MS) {
-            self.row.anomalies += 1;
-        } else if let Some(length_ms) = reported_ms.filter(|ms| *ms > 0) {
-            self.place_stall(now_ms, length_ms);
-        }
-    }
-
-    /// A stall whose start was seen ends. The player's own length wins if it is sane.
-    fn settle_open_stall(&mut self, now_ms: i64, reported_ms: Option<i64>) {
-        self.state = Some(PlaybackState::Playing);
-        let is_visible = self.stretches.state() == Some(PlaybackState::Rebuffering);
-        if is_insane(reported_ms, STALL_MAX_MS) {
-            self.row.anomalies += 1;
-        } else if let (true, Some(length_ms)) = (is_visible, reported_ms.filter(|ms| *ms > 0)) {
-            self.stretches.unstall_present();
-            self.place_stall(now_ms, length_ms);
-        }
-    }
-
-    fn place_stall(&mut self, now_ms: i64, length_ms: i64) {
-        let state = self.visible_state();
-        let placed_ms = self.stretches.place_stall(now_ms, length_ms, state, self.post_seek);
-        self.played_since_seek_ms = (self.played_since_seek_ms - placed_ms).max(0);
-        if placed_ms < length_ms {
-            self.flag("stall_clipped");
-        }
-    }
-
-    fn on_seek_start(&mut self) {
-        if !self.framed {
-            self.flag("startup_seek");
-            return;
-        }
-        self.played_since_seek_ms = 0;
-        match self.state {
-            Some(PlaybackState::Seeking) => self.seek.sought = false,
-            Some(state) => {
-                self.seek = OpenSeek {
-                    was_paused: state == PlaybackState::Paused,
-                    ..OpenSeek::default()
-                };
-                self.state = Some(PlaybackState::Seeking);
-            }
-            None => {}
-        }
-    }
-
-    fn on_seek_end(&mut self, now_ms: i64, detail: &EventDetail) {
-        if !self.framed {
-            self.flag("startup_seek");
-            return;
-        }
-        if self.state == Some(PlaybackState::Seeking) {
-            self.row.anomalies += i64::from(is_insane(detail.seek_ms, STALL_MAX_MS));
-            self.seek.sought = true;
-            if !self.seek.stalled {
-                self.leave_seek(now_ms);
-            }
-            return;
-        }
-        if let Some(length_ms) = detail.seek_ms.filter(|ms| *ms > 0) {
-            let state = self.visible_state();
-            self.stretches.place_seek(now_ms, length_ms, state, self.post_seek);
-        }
-        self.post_seek.ended_ms = Some(now_ms);
-        self.played_since_seek_ms = 0;
-    }
-
-    fn leave_seek(&mut self, now_ms: i64) {
-        let resumed = if self.seek.was_paused {
-            PlaybackState::Paused
-        } else {
-            PlaybackState::Playing
-        };
-        self.state = Some(resumed);
-        self.post_seek.ended_ms = Some(now_ms);
-        self.played_since_seek_ms = 0;
-    }
-
-    fn on_finish(&mut self) {
-        self.on_implied_frame();
-        self.row.finished = 1;
+    fn on_finish(&mut self, now_ms: i64) {
+        self.on_implied_frame(now_ms);
+        self.end_naturally(now_ms);
         self.ending = Ending::Ended("finished");
+    }
+
+    fn end_naturally(&mut self, now_ms: i64) {
+        self.row.finished = 1;
+        self.stretches.put_down_to(now_ms - NEAR_MS, StallCause::NaturalEnd);
     }
 
     fn on_session_end(&mut self, now_ms: i64, detail: &EventDetail) {
         match detail.end_reason {
             Some("error") => self.fail(now_ms, detail),
+            None if detail.state == Some(ReportedState::Failed) => self.fail(now_ms, detail),
             Some(reason) => {
-                self.row.finished = i64::from(reason == "finished" && self.framed);
+                if reason == "finished" && self.framed {
+                    self.end_naturally(now_ms);
+                }
                 self.ending = Ending::Ended(reason);
             }
             None => self.ending = Ending::Ended("user_quit"),
         }
     }
 
-    fn on_error(&mut self, now_ms: i64, verdict: Verdict, detail: &EventDetail) {
-        match verdict {
-            Verdict::Warning => {}
-            Verdict::PlayedOn => self.row.recovered_errors += 1,
-            Verdict::Restarted => {
-                self.row.recovered_errors += 1;
-                if self.framed {
-                    self.state = None;
-                    self.enter(now_ms);
-                }
-            }
-            Verdict::Undecided => self.ending = Ending::Undecided,
-            Verdict::Fatal => self.fail(now_ms, detail),
+    /// Every change of state goes through here.
+    fn change_state(&mut self, now_ms: i64, state: Option<PlaybackState>) {
+        let paused = Some(PlaybackState::Paused);
+        if self.state == paused && state != paused {
+            self.end_pause(now_ms);
         }
-    }
-
-    fn fail(&mut self, now_ms: i64, detail: &EventDetail) {
-        self.row.fatal_errors = 1;
-        self.row.fatal_error_at_ms = Some(now_ms);
-        self.row.error_code.clone_from(&detail.error_code);
-        self.ending = Ending::Failed;
+        if self.state != paused && state == paused {
+            self.paused_at_ms = Some(now_ms);
+        }
+        if state != Some(PlaybackState::Seeking) {
+            self.seek.stalled = false;
+        }
+        self.state = state;
     }
 
     fn enter(&mut self, now_ms: i64) {
         let state = self.visible_state();
-        self.stretches.enter(now_ms, state, self.post_seek);
+        self.stretches.enter(now_ms, state, &self.causes);
+    }
+
+    fn shows_content(&self) -> bool {
+        self.framed && self.state == Some(PlaybackState::Playing) && !self.ads.is_on()
     }
 
     fn visible_state(&self) -> Option<PlaybackState> {
         if self.in_background && self.state.is_some() {
             return Some(PlaybackState::Background);
+        }
+        if self.state == Some(PlaybackState::Playing) && self.ads.is_on() {
+            return Some(PlaybackState::Ad);
         }
         self.state
     }
@@ -466,100 +437,54 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// How long after the last evidence a silent session is closed (2.4).
-    pub fn timeout(&self, heartbeat_ms: i64) -> i64 {
-        if self.in_background || self.state == Some(PlaybackState::Paused) {
-            return self.settings.idle_gap_ms;
-        }
-        let patience_ms = heartbeat_ms.saturating_mul(HEARTBEATS_MISSED);
-        let floor_ms = self.settings.timeout_floor_ms;
-        patience_ms.max(floor_ms).min(self.settings.idle_gap_ms)
-    }
-
-    /// A stall that ends in silence lasted at least until the next heartbeat would have come.
-    pub fn extend_open_stall(&mut self, heartbeat_ms: i64) {
-        if self.stretches.state() != Some(PlaybackState::Rebuffering) {
-            return;
-        }
-        let end_ms = self.last_evidence_ms + heartbeat_ms.min(OPEN_STALL_MAX_MS);
-        self.advance(end_ms);
-        self.flag("stall_open_end");
-    }
-
     /// Ends the walk: the row, and the pieces whose sums are its totals.
     pub fn finish(mut self, identity: Identity, end_reason: Option<&'static str>) -> (PlaybackSession, Vec<Piece>) {
         self.row.session_id = identity.session_id;
         self.row.session_key = identity.session_key;
         self.row.segments = identity.segments;
+        if self.state == Some(PlaybackState::Paused) {
+            self.end_pause(self.last_evidence_ms);
+        }
         self.settle_row(end_reason);
         self.settle_startup();
-        self.row.quartile = self.quartile();
+        self.settle_coverage();
+        let pieces = self.settle_pieces();
+        self.row.stall_max_ms = self.stretches.longest_stall_ms();
+        self.row.lost_reports = self.numbering.lost;
+        self.row.score = self.score();
         self.row.dq_flags.sort_unstable();
-        let pieces = self.stretches.pieces(&self.shown);
-        for piece in &pieces {
-            add_piece(&mut self.row, piece);
-        }
         (self.row, pieces)
     }
 
-    fn settle_row(&mut self, end_reason: Option<&'static str>) {
-        let requested = self.first_request_ms.is_some();
-        if self.framed && !requested {
-            self.flag("inferred_request");
+    fn settle_pieces(&mut self) -> Vec<Piece> {
+        let mut screen = self.picture.screen();
+        let pieces = self.stretches.pieces(&mut screen, self.row.is_open);
+        for piece in &pieces {
+            add_piece(&mut self.row, piece);
         }
-        let row = &mut self.row;
-        row.ended_at_ms = self.last_evidence_ms;
-        row.end_reason = end_reason;
-        row.is_open = end_reason.is_none();
-        row.attempts = i64::from(requested || self.framed);
-        row.plays = i64::from(self.framed);
-        row.playback_failures = row.plays * row.fatal_errors;
-        row.outcome = match (self.framed, requested, row.fatal_errors) {
-            (true, _, _) => Outcome::Played,
-            (false, false, _) => Outcome::NoAttempt,
-            (false, true, 1) => Outcome::StartFailure,
-            (false, true, _) if row.is_open => Outcome::Open,
-            (false, true, _) => Outcome::ExitBeforeStart,
-        };
-        row.start_failures = i64::from(row.outcome == Outcome::StartFailure);
-        row.exits_before_start = i64::from(row.outcome == Outcome::ExitBeforeStart);
-        if row.outcome == Outcome::ExitBeforeStart {
-            let wait_ms = self.first_request_ms.map(|ms| row.ended_at_ms - ms);
-            row.exit_wait_ms = wait_ms;
-        }
+        let totals = screen.totals();
+        self.row.audio_switches = totals.audio_switches;
+        self.row.upscale_ppm_ms = totals.upscale_ppm_ms;
+        self.row.upscale_known_ms = totals.upscale_known_ms;
+        self.row.expected_frames = totals.expected_frames();
+        self.row.picture_quality = totals.picture_quality();
+        self.row.bitrate_basis = self.picture.basis().map(|basis| basis.as_str());
+        self.row.start_bitrate_bps = self.picture.start_bitrate_bps();
+        self.row.top_bitrate_bps = self.picture.top_bitrate_bps();
+        pieces
     }
+}
 
-    /// A start with a seek or out of sight is no measure of the service (3.3); flags count it.
-    fn settle_startup(&mut self) {
-        let is_excluded = |flag: &&str| matches!(*flag, "startup_seek" | "startup_background");
-        if !self.framed || self.row.dq_flags.iter().any(is_excluded) {
-            return;
-        }
-        let may_derive = self.start_seen && self.first_request_ms.is_some();
-        let derived_ms = may_derive.then(|| self.stretches.starting_ms());
-        self.row.startup_ms = self.startup_ms.or(derived_ms);
-        if is_insane(self.row.startup_ms, STARTUP_MAX_MS) {
-            self.row.startup_ms = None;
-            self.row.anomalies += 1;
-        }
-    }
-
-    fn quartile(&self) -> Option<i64> {
-        let stream_type = self.row.segments.stream_type.as_deref();
-        if !self.framed || matches!(stream_type, Some("live" | "ll_live")) {
-            return None;
-        }
-        let duration_ms = self.row.duration_ms?;
-        let tolerance_ms = END_TOLERANCE_MS.max(duration_ms / 100);
-        let reached_ms = self.reached_ms.unwrap_or(0).max(0);
-        let reached_end = duration_ms > tolerance_ms && reached_ms >= duration_ms - tolerance_ms;
-        if self.row.finished == 1 || reached_end {
-            return Some(100);
-        }
-        // Wide, since a length is whatever the sender says.
-        let percent = i128::from(reached_ms) * 100 / i128::from(duration_ms);
-        Some((percent.min(99) / 25 * 25) as i64)
-    }
+/// Whether the first event of a session is also the player's first. Some senders keep their session id,
+/// and their counters, over a silence that ends a session here.
+fn begins_a_player(first: &Kept, detail: &EventDetail) -> bool {
+    let starts = matches!(
+        first.kind,
+        EventKind::SessionStart | EventKind::PlaybackRequest | EventKind::PlaybackStart
+    );
+    let state = reported_state(first.kind, detail);
+    let loads = matches!(state, Some(ReportedState::Preloading | ReportedState::Starting));
+    (starts || loads) && first.seq.is_none_or(|seq| seq < FIRST_NUMBERS)
 }
 
 fn is_insane(length_ms: Option<i64>, max_ms: i64) -> bool {
@@ -568,79 +493,8 @@ fn is_insane(length_ms: Option<i64>, max_ms: i64) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::event::facts::Outcome;
     use crate::session::fixtures::{check, check_pieces, facts};
-
-    #[test]
-    fn m1_a_clip_with_a_stall_and_a_pause() {
-        check(
-            "0 playback_request
-             2 playback_start
-             20 stall_start
-             30 stall_end
-             40 playback_pause at=28 duration=60
-             70 playback_start
-             102 playback_finish at=60 duration=60",
-            "102",
-            &["attempts=1 plays=1 startup_ms=2000 playing_ms=60000 startup_wait_ms=2000 \
-               stall_ms=10000 stall_count=1 paused_ms=30000 quartile=100 finished=1 finished"],
-        );
-    }
-
-    #[test]
-    fn m3_buffering_inside_a_seek_is_seek_wait() {
-        let seek = "0 playback_request
-             1 playback_start
-             30 seek_start
-             31.2 seek_end
-             31.2 stall_start seq=9
-             33 playback_start";
-        let row = "attempts=1 plays=1 open=1 startup_ms=1000 playing_ms=56000 \
-                   startup_wait_ms=1000 seek_wait_ms=3000 seek_count=1";
-        check(&format!("{seek}\n60 heartbeat"), "60", &[row]);
-        let left_by_stall_end = seek.replace("33 playback_start", "33 stall_end");
-        check(&format!("{left_by_stall_end}\n60 heartbeat"), "60", &[row]);
-        let never_said_sought = seek.replace("31.2 seek_end", "31.1 metadata");
-        check(&format!("{never_said_sought}\n60 heartbeat"), "60", &[row]);
-
-        let after = "attempts=1 plays=1 open=1 startup_ms=1000 playing_ms=55500 \
-                     startup_wait_ms=1000 stall_seek_ms=500 seek_wait_ms=3000 seek_count=1";
-        check(&format!("{seek}\n33.5 stall_start\n34 stall_end\n60 heartbeat"), "60", &[after]);
-        check(&format!("{seek}\n34 stall_end stall=0.5\n60 heartbeat"), "60", &[after]);
-    }
-
-    #[test]
-    fn m4_exits_before_start_keep_their_wait() {
-        for (at, wait) in [("3.2", "3200"), ("0.6", "600")] {
-            check(
-                &format!("0 playback_request\n{at} session_end reason=user_quit"),
-                "-",
-                &[&format!(
-                    "attempts=1 exit_wait_ms={wait} exits_before_start=1 startup_wait_ms={wait} user_quit"
-                )],
-            );
-        }
-    }
-
-    #[test]
-    fn m13_the_pause_of_a_natural_end_is_its_five_milliseconds() {
-        check(
-            "590.2 heartbeat at=590.2 duration=596.48\n595.2 playback_pause at=595.2\n595.205 playback_finish",
-            "-",
-            &["attempts=1 plays=1 playing_ms=5000 paused_ms=5 quartile=100 finished=1 \
-               finished inferred_frame inferred_request"],
-        );
-    }
-
-    #[test]
-    fn m14_the_background_takes_the_time_and_the_gap() {
-        check(
-            "0 playback_start\n100 heartbeat background=true\n130 heartbeat\n380 heartbeat\n\
-             400 heartbeat background=false\n410 session_end",
-            "-",
-            &["attempts=1 plays=1 playing_ms=110000 background_ms=300000 user_quit inferred_request"],
-        );
-    }
 
     #[test]
     fn a_seen_stall_takes_the_length_that_the_player_reports() {

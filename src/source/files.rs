@@ -213,6 +213,18 @@ impl FileSource {
         self.files.values().map(|followed| followed.read_size).sum()
     }
 
+    /// True if every byte of a file of this size has been handed over.
+    pub fn is_read(&self, path: &Path, size_bytes: u64) -> bool {
+        let read_to = self.files.get(path).map(|followed| followed.offset);
+        !self.queue.contains(path) && read_to.is_some_and(|offset| u64::try_from(offset).is_ok_and(|offset| offset >= size_bytes))
+    }
+
+    /// Forgets a file that has been removed.
+    pub fn forget(&mut self, path: &Path) {
+        self.let_go(path);
+        self.files.remove(path);
+    }
+
     pub fn is_idle(&self) -> bool {
         self.queue.is_empty()
     }

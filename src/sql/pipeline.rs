@@ -6,6 +6,8 @@
 //!
 //! Invariant: a file that is accepted here uses only constructs that both engines know.
 
+mod roll_up;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -26,6 +28,7 @@ use sha2::{Digest, Sha256};
 
 use crate::event::schema::timestamp_type;
 use crate::lake::tables::{PARTITION_COLUMN, TableSpec, WINDOWED_VIEWS};
+use roll_up::RollUp;
 
 /// The hidden event-time column of every windowed view.
 pub const TIME_COLUMN: &str = "_timestamp";
@@ -61,10 +64,14 @@ pub struct Pipeline {
     pub hash: String,
     /// Window length in minutes.
     pub window_minutes: i64,
-    /// Names of the silver views that it reads.
+    /// Names of the silver views that it reads, itself or through the gold table that it rolls up.
     pub reads: Vec<String>,
+    /// The finer table that it rolls up instead of reading silver.
+    pub finer: Option<Arc<Pipeline>>,
     /// How far from a window the rows may lie that it joins (`-- Reach: 5 minutes`), minutes.
     pub reach_minutes: i64,
+    /// Windows that its table is rolled up into (`-- Rolls up: 5 minutes, 1 hour`), ascending.
+    rolls_up: Vec<RollUp>,
     about: String,
     column_comments: BTreeMap<String, String>,
     statement: Statement,
@@ -82,6 +89,11 @@ impl Pipeline {
     /// # Errors
     /// One complaint with file, line, column and the fix.
     pub fn parse(file: &str, text: &str) -> Result<Pipeline, Complaint> {
+        Pipeline::parse_over(file, text, None)
+    }
+
+    /// Parses a text that reads silver or, instead, the table of `finer`.
+    fn parse_over(file: &str, text: &str, finer: Option<Arc<Pipeline>>) -> Result<Pipeline, Complaint> {
         let at = |line: u64, column: u64, message: String| Complaint {
             place: if line == 0 {
                 file.to_string()
@@ -114,7 +126,7 @@ impl Pipeline {
             ));
         };
         refuse_unportable(&query).map_err(|(message, line, column)| at(line, column, message))?;
-        let reads = relations(&query).map_err(|(message, line, column)| at(line, column, message))?;
+        let reads = relations(&query, finer.as_deref()).map_err(|(message, line, column)| at(line, column, message))?;
         let mut widths = Vec::new();
         give_windows_meaning(&mut query, &mut widths).map_err(|(message, line, column)| at(line, column, message))?;
         widths.dedup();
@@ -130,14 +142,22 @@ impl Pipeline {
             about,
             column_comments,
             reach_minutes,
+            rolls_up,
         } = header(text).map_err(|message| at(0, 0, message))?;
-        let hash: String = Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        // Another text of the finer table makes other rows here too.
+        let content = format!("{}{text}", finer.as_ref().map_or("", |finer| finer.hash.as_str()));
+        let hash: String = Sha256::digest(content.as_bytes())
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         Ok(Pipeline {
             name,
             hash: hash[..HASH_DIGITS].to_string(),
             window_minutes,
             reads,
+            finer,
             reach_minutes,
+            rolls_up,
             about,
             column_comments,
             statement: Statement::Query(query),
@@ -265,7 +285,7 @@ fn stored_type(planned: &DataType) -> Option<DataType> {
     })
 }
 
-/// Reads every `.sql` file of a folder, in name order.
+/// Reads every `.sql` file of a folder, in name order; each is followed by the tables that roll it up.
 ///
 /// # Errors
 /// All complaints of all files.
@@ -273,8 +293,8 @@ pub fn parse_all(files: &[(String, String)]) -> Result<Vec<Pipeline>, Vec<Compla
     let mut pipelines = Vec::new();
     let mut complaints = Vec::new();
     for (file, text) in files {
-        match Pipeline::parse(file, text) {
-            Ok(pipeline) => pipelines.push(pipeline),
+        match Pipeline::parse(file, text).and_then(roll_up::with_coarser) {
+            Ok(family) => pipelines.extend(family),
             Err(complaint) => complaints.push(complaint),
         }
     }
@@ -312,7 +332,7 @@ fn refuse_unportable(query: &Query) -> Result<(), Refusal> {
 }
 
 /// The silver views that a query reads; anything else is refused.
-fn relations(query: &Query) -> Result<Vec<String>, Refusal> {
+fn relations(query: &Query, finer: Option<&Pipeline>) -> Result<Vec<String>, Refusal> {
     let ctes: Vec<String> = query
         .with
         .iter()
@@ -322,6 +342,10 @@ fn relations(query: &Query) -> Result<Vec<String>, Refusal> {
     let mut reads = Vec::new();
     let found = visit_relations(query, |relation: &ObjectName| {
         let name = relation.to_string();
+        if let Some(finer) = finer.filter(|finer| finer.table() == name) {
+            reads.clone_from(&finer.reads);
+            return ControlFlow::Continue(());
+        }
         let Some(view) = name.strip_prefix("silver.") else {
             if ctes.contains(&name) {
                 return ControlFlow::Continue(());
@@ -518,14 +542,16 @@ struct Header {
     about: String,
     column_comments: BTreeMap<String, String>,
     reach_minutes: i64,
+    rolls_up: Vec<RollUp>,
 }
 
-/// The header comment: its first line, its `--   column: meaning` lines and its `-- Reach:`.
+/// The header comment: its first line, its `--   column: meaning` lines, `-- Reach:` and `-- Rolls up:`.
 fn header(text: &str) -> Result<Header, String> {
     let mut header = Header {
         about: String::new(),
         column_comments: BTreeMap::new(),
         reach_minutes: 0,
+        rolls_up: Vec::new(),
     };
     for line in text.lines().map_while(|line| line.strip_prefix("--")) {
         let is_column = line.starts_with("   ");
@@ -540,6 +566,7 @@ fn header(text: &str) -> Result<Header, String> {
                         format!("`-- Reach:{reach}` is not understood; write for instance `-- Reach: 5 minutes`, one hour at the most")
                     })?;
             }
+            Some(("Rolls up", windows)) => header.rolls_up = roll_up::windows(windows)?,
             _ if header.about.is_empty() => header.about = line.trim().to_string(),
             _ => {}
         }

@@ -301,7 +301,8 @@ fn a_lake_of_a_newer_release_is_refused_and_left_alone() {
         std::fs::write(&first, newer).expect("the commit can be written");
         let holds = [table, "newer Playhead", "99", "install that release"];
         assert_refused(&bench, &["ingest", text(&cdn)], FAILURE, &holds);
-        assert_refused(&bench, &["sql", "SELECT 1"], FAILURE, &holds);
+        let query = format!("SELECT count(*) FROM {table}");
+        assert_refused(&bench, &["sql", &query], FAILURE, &holds);
     }
 }
 
@@ -315,7 +316,8 @@ fn a_torn_last_commit_is_named_with_its_file() {
         let name = last.file_name().and_then(|name| name.to_str()).expect("a plain name");
         let holds = [table, "damaged", name, "restore"];
         assert_refused(&bench, &["ingest", text(&cdn)], FAILURE, &holds);
-        assert_refused(&bench, &["sql", "SELECT 1"], FAILURE, &holds);
+        let query = format!("SELECT count(*) FROM {table}");
+        assert_refused(&bench, &["sql", &query], FAILURE, &holds);
     }
 }
 

@@ -47,6 +47,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("alert", Layer::Rules),
     ("event", Layer::Words),
     ("metric", Layer::Words),
+    ("sketch", Layer::Words),
     ("clock", Layer::Words),
     ("simulate", Layer::Words),
     ("udfs", Layer::Words),

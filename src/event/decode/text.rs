@@ -29,7 +29,7 @@ const DECODES_MAX: i64 = 3;
 /// Keys that a dialect may know: one bit each in `Object::used`.
 const KNOWN_KEYS_MAX: usize = 64;
 /// Longest key that any dialect knows; a longer one is unknown without a look-up.
-const KNOWN_KEY_BYTES_MAX: usize = 24;
+const KNOWN_KEY_BYTES_MAX: usize = 32;
 /// Members of an ordinary event, so that collecting them allocates once.
 const MEMBERS_USUAL: usize = 24;
 /// Above 2^53 a number that passed through JavaScript is not exact any more.
@@ -466,6 +466,11 @@ impl<'a, K: Vocabulary> Object<'a, K> {
             .map(|member| member.raw)
     }
 
+    /// Every member in order, by key and raw JSON: for a dialect that looks its keys up itself.
+    pub(super) fn members(&self) -> impl Iterator<Item = (&str, &'a str)> {
+        self.members.iter().map(|member| (member.key.as_ref(), member.raw))
+    }
+
     /// What no field took, as stored in `ext`.
     pub(super) fn left_over(&self, pinned: Option<(&'a str, Cow<'a, str>)>, flags: &mut Vec<&'static str>) -> Vec<(String, String)> {
         let mut unknown = Vec::new();
@@ -494,7 +499,7 @@ fn known_key<K: Vocabulary>(key: &str) -> Option<usize> {
 }
 
 /// Counts brackets before any parsing. Flat records, which are nearly all, pay one vector scan.
-fn check_nesting(json: &str) -> Result<(), Reject> {
+pub(super) fn check_nesting(json: &str) -> Result<(), Reject> {
     let openings = memchr::memchr2_iter(b'{', b'[', json.as_bytes());
     if openings.take(NESTING_MAX + 1).count() <= NESTING_MAX {
         return Ok(());

@@ -51,6 +51,11 @@ pub fn bronze_player_columns() -> Vec<Column<PlayerRow>> {
             "ISP, else the AS organisation",
             Get::Text(|r| r.event.network.isp.as_deref()),
         ),
+        Column::new(
+            "user_agent",
+            "user agent of the request that brought the record",
+            Get::Text(|r| r.event.user_agent.as_deref()),
+        ),
         Column::required(
             "source_partition",
             "file or partition that held the record",
@@ -217,6 +222,142 @@ pub fn silver_player_columns() -> Vec<Column<PlayerRow>> {
             "dq_flags",
             "data-quality rules that the event broke",
             Get::Flags(|r| &r.event.dq_flags),
+        ),
+        Column::new(
+            "state",
+            "state of the player as reported (CTA-5004-B sta)",
+            Get::Text(|r| r.event.state.map(|state| state.as_str())),
+        ),
+        Column::new(
+            "bitrate_video_bps",
+            "video part of bitrate_bps, bit/s",
+            Get::Int(|r| r.event.bitrate_video_bps),
+        ),
+        Column::new(
+            "bitrate_audio_bps",
+            "audio part of bitrate_bps, bit/s",
+            Get::Int(|r| r.event.bitrate_audio_bps),
+        ),
+        Column::new(
+            "top_bitrate_bps",
+            "highest bitrate of the ladder, bit/s",
+            Get::Int(|r| r.event.top_bitrate_bps),
+        ),
+        Column::new(
+            "top_playable_bitrate_bps",
+            "highest bitrate that the player may choose, bit/s",
+            Get::Int(|r| r.event.top_playable_bitrate_bps),
+        ),
+        Column::new(
+            "low_bitrate_bps",
+            "lowest bitrate of the ladder, bit/s",
+            Get::Int(|r| r.event.low_bitrate_bps),
+        ),
+        Column::new(
+            "throughput_bps",
+            "throughput that the player measured, bit/s",
+            Get::Int(|r| r.event.throughput_bps),
+        ),
+        Column::new(
+            "req_throughput_max_bps",
+            "throughput that the player asks for at most, bit/s",
+            Get::Int(|r| r.event.req_throughput_max_bps),
+        ),
+        Column::new("buffer_ms", "media in the buffer, ms", Get::Int(|r| r.event.buffer_ms)),
+        Column::new("buffer_video_ms", "video in the buffer, ms", Get::Int(|r| r.event.buffer_video_ms)),
+        Column::new("buffer_audio_ms", "audio in the buffer, ms", Get::Int(|r| r.event.buffer_audio_ms)),
+        Column::new(
+            "buffer_target_ms",
+            "buffer that the player aims at, ms",
+            Get::Int(|r| r.event.buffer_target_ms),
+        ),
+        Column::new(
+            "viewport_width",
+            "width on the screen, pixels",
+            Get::Int(|r| r.event.viewport_width),
+        ),
+        Column::new(
+            "viewport_height",
+            "height on the screen, pixels",
+            Get::Int(|r| r.event.viewport_height),
+        ),
+        Column::new(
+            "stall_flag",
+            "the buffer ran dry since the last report",
+            Get::Flag(|r| r.event.stall_flag),
+        ),
+        Column::new("stall_count", "how many stalls stall_ms adds up", Get::Int(|r| r.event.stall_count)),
+        Column::new(
+            "stall_count_total",
+            "stalls since the session began, as sent",
+            Get::Int(|r| r.event.stall_count_total),
+        ),
+        Column::new(
+            "stall_total_ms",
+            "stall time since the session began, as sent, ms",
+            Get::Int(|r| r.event.stall_total_ms),
+        ),
+        Column::new(
+            "played_ms",
+            "time played since the last report, as sent, ms",
+            Get::Int(|r| r.event.played_ms),
+        ),
+        Column::new(
+            "startup_flag",
+            "the player fills its buffer after start, seek or stall",
+            Get::Flag(|r| r.event.startup_flag),
+        ),
+        Column::new("live_latency_ms", "behind the live edge, ms", Get::Int(|r| r.event.live_latency_ms)),
+        Column::new(
+            "dropped_frames_total",
+            "frames dropped since the session began, as sent",
+            Get::Int(|r| r.event.dropped_frames_total),
+        ),
+        Column::new(
+            "error_class",
+            "technical, business or unknown",
+            Get::Text(|r| r.event.error_class.map(|class| class.as_str())),
+        ),
+        Column::new(
+            "not_rendered",
+            "the media was fetched and not shown",
+            Get::Flag(|r| r.event.not_rendered),
+        ),
+        Column::new("ad_id", "advertisement", Get::Text(|r| r.event.ad_id.as_deref())),
+        Column::new(
+            "object_type",
+            "manifest, audio, video, muxed, init, caption, timed_text, key or other",
+            Get::Text(|r| r.event.object_type),
+        ),
+        Column::new(
+            "object_duration_ms",
+            "length of the media object, ms",
+            Get::Int(|r| r.event.object_duration_ms),
+        ),
+        Column::new(
+            "deadline_ms",
+            "how long the object may take without harm, ms",
+            Get::Int(|r| r.event.deadline_ms),
+        ),
+        Column::new("url", "media request without its query", Get::Text(|r| r.event.url.as_deref())),
+        Column::new(
+            "http_status",
+            "status of the media request; 0 = no answer",
+            Get::Int(|r| r.event.http_status),
+        ),
+        Column::new("ttfb_ms", "first byte of the media request, ms", Get::Int(|r| r.event.ttfb_ms)),
+        Column::new("ttfbb_ms", "first byte of its body, ms", Get::Int(|r| r.event.ttfbb_ms)),
+        Column::new("ttlb_ms", "last byte, ms", Get::Int(|r| r.event.ttlb_ms)),
+        Column::new(
+            "key_faults",
+            "keys whose value broke a rule, as key:rule",
+            Get::MadeTexts(|r| {
+                r.event
+                    .key_faults
+                    .iter()
+                    .map(|fault| format!("{}:{}", fault.key, fault.rule))
+                    .collect()
+            }),
         ),
         Column::required(
             "source_partition",

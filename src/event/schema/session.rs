@@ -12,7 +12,7 @@ pub fn interval_columns() -> Vec<Column<PlaybackInterval>> {
         Column::required("event_date", "UTC day of interval_start", Get::Date(|r| r.start_ms)),
         Column::required(
             "state",
-            "starting, playing, rebuffering, seeking, paused or background",
+            "starting, playing, rebuffering, seeking, paused, background, waiting, ad, gap or silent",
             Get::Text(|r| Some(r.state.as_str())),
         ),
         Column::required("interval_start", "start of the piece, UTC", Get::Time(|r| Some(r.start_ms))),
@@ -25,7 +25,7 @@ pub fn interval_columns() -> Vec<Column<PlaybackInterval>> {
         ),
         Column::new(
             "stall_cause",
-            "connection or seek_induced; only on rebuffering",
+            "connection, seek_induced, ad_boundary, decoder, rendition_switch or natural_end; only on rebuffering",
             Get::Text(|r| r.cause.map(|cause| cause.as_str())),
         ),
         Column::required(
@@ -40,6 +40,46 @@ pub fn interval_columns() -> Vec<Column<PlaybackInterval>> {
             "bitrate_known_ms",
             "media time whose bitrate is known, ms",
             Get::Int(|r| Some(r.bitrate_known_ms)),
+        ),
+        Column::new(
+            "shown_wall_bits",
+            "bitrate x playing time, bit",
+            Get::Int(|r| Some(r.shown_wall_bits)),
+        ),
+        Column::new(
+            "bitrate_known_wall_ms",
+            "playing time whose bitrate is known, ms",
+            Get::Int(|r| Some(r.bitrate_known_wall_ms)),
+        ),
+        Column::new(
+            "height_px_ms",
+            "picture height x playing time, px ms",
+            Get::Int(|r| Some(r.height_px_ms)),
+        ),
+        Column::new(
+            "height_known_ms",
+            "playing time whose picture height is known, ms",
+            Get::Int(|r| Some(r.height_known_ms)),
+        ),
+        Column::new(
+            "switches_up",
+            "changes to a higher shown video bitrate in this piece",
+            Get::Int(|r| Some(r.switches_up)),
+        ),
+        Column::new(
+            "switches_down",
+            "changes to a lower shown video bitrate in this piece",
+            Get::Int(|r| Some(r.switches_down)),
+        ),
+        Column::new(
+            "stall_length_ms",
+            "on the last piece of a stall: the length of the whole stall, ms",
+            Get::Int(|r| r.stall_length_ms),
+        ),
+        Column::new(
+            "is_provisional",
+            "true while the end of a stall is not known",
+            Get::Flag(|r| Some(r.is_provisional)),
         ),
     ];
     columns.extend(segment_columns());
@@ -167,6 +207,215 @@ pub fn session_columns() -> Vec<Column<PlaybackSession>> {
             Get::Int(|r| Some(r.anomalies)),
         ),
         Column::required("dq_flags", "data-quality rules that the session broke", Get::Flags(|r| &r.dq_flags)),
+        Column::new("source", "dialect of the first event", Get::Text(|r| Some(r.source))),
+        Column::new(
+            "content_plays",
+            "1 if a frame of the content itself was shown",
+            Get::Int(|r| Some(r.content_plays)),
+        ),
+        Column::new(
+            "preloaded",
+            "1 if the player was loading before the intent to play",
+            Get::Int(|r| Some(r.preloaded)),
+        ),
+        Column::new(
+            "startup_derived_ms",
+            "startup time worked out from the events, ms",
+            Get::Int(|r| r.startup_derived_ms),
+        ),
+        Column::new(
+            "content_startup_ms",
+            "play intent to first frame of the content, advertisements taken out, ms",
+            Get::Int(|r| r.content_startup_ms),
+        ),
+        Column::new(
+            "early_exits",
+            "1 if the exit before the first frame came within 1 s",
+            Get::Int(|r| Some(r.early_exits)),
+        ),
+        Column::new(
+            "warnings",
+            "errors that broke nothing; the same code within 10 s once",
+            Get::Int(|r| Some(r.warnings)),
+        ),
+        Column::new(
+            "error_class",
+            "technical, business or unknown, of the fatal error",
+            Get::Text(|r| r.error_class.map(|class| class.as_str())),
+        ),
+        Column::new(
+            "stall_conn_ms",
+            "connection-induced rebuffering (our definition), ms",
+            Get::Int(|r| Some(r.stall_conn_ms)),
+        ),
+        Column::new(
+            "stall_conn_count",
+            "connection-induced rebufferings",
+            Get::Int(|r| Some(r.stall_conn_count)),
+        ),
+        Column::new(
+            "stall_ad_ms",
+            "rebuffering within 1 s of an advertisement's boundary, ms",
+            Get::Int(|r| Some(r.stall_ad_ms)),
+        ),
+        Column::new(
+            "stall_decoder_ms",
+            "rebuffering with 5 s or more in every buffer, ms",
+            Get::Int(|r| Some(r.stall_decoder_ms)),
+        ),
+        Column::new(
+            "stall_switch_ms",
+            "rebuffering within 1 s of a change of rendition or rate, ms",
+            Get::Int(|r| Some(r.stall_switch_ms)),
+        ),
+        Column::new(
+            "stall_end_ms",
+            "rebuffering within 1 s of the natural end, ms",
+            Get::Int(|r| Some(r.stall_end_ms)),
+        ),
+        Column::new(
+            "stall_max_ms",
+            "longest rebuffering, seek-induced excluded, ms",
+            Get::Int(|r| Some(r.stall_max_ms)),
+        ),
+        Column::new(
+            "abandoned_in_stall",
+            "1 if the session ended while rebuffering",
+            Get::Int(|r| Some(r.abandoned_in_stall)),
+        ),
+        Column::new(
+            "deliberate_pauses",
+            "pauses of 1 s or more, not at the end and no part of a scrub",
+            Get::Int(|r| Some(r.deliberate_pauses)),
+        ),
+        Column::new(
+            "waiting_ms",
+            "state waiting, which CTA-5004-B does not define, ms",
+            Get::Int(|r| Some(r.waiting_ms)),
+        ),
+        Column::new("ad_ms", "advertisements playing, ms", Get::Int(|r| Some(r.ad_ms))),
+        Column::new("gap_ms", "in the background without a report, ms", Get::Int(|r| Some(r.gap_ms))),
+        Column::new(
+            "watched_ms",
+            "wall time from a request to the next pause, end or failure (CTA-2066), ms",
+            Get::Int(|r| Some(r.watched_ms)),
+        ),
+        Column::new(
+            "shown_wall_bits",
+            "bitrate x playing time, bit",
+            Get::Int(|r| Some(r.shown_wall_bits)),
+        ),
+        Column::new(
+            "bitrate_known_wall_ms",
+            "playing time whose bitrate is known, ms",
+            Get::Int(|r| Some(r.bitrate_known_wall_ms)),
+        ),
+        Column::new(
+            "bitrate_basis",
+            "shown, or requested where the player never says what it shows",
+            Get::Text(|r| r.bitrate_basis),
+        ),
+        Column::new(
+            "top_bitrate_bps",
+            "highest bitrate that the player may choose, bit/s",
+            Get::Int(|r| r.top_bitrate_bps),
+        ),
+        Column::new(
+            "audio_switches",
+            "changes of the shown audio bitrate",
+            Get::Int(|r| Some(r.audio_switches)),
+        ),
+        Column::new(
+            "height_px_ms",
+            "picture height x playing time, px ms",
+            Get::Int(|r| Some(r.height_px_ms)),
+        ),
+        Column::new(
+            "height_known_ms",
+            "playing time whose picture height is known, ms",
+            Get::Int(|r| Some(r.height_known_ms)),
+        ),
+        Column::new(
+            "upscale_ppm_ms",
+            "max(0, viewport / height - 1) x playing time, millionths x ms",
+            Get::Int(|r| Some(r.upscale_ppm_ms)),
+        ),
+        Column::new(
+            "upscale_known_ms",
+            "playing time whose viewport and height are known, ms",
+            Get::Int(|r| Some(r.upscale_known_ms)),
+        ),
+        Column::new("dropped_frames", "frames dropped", Get::Int(|r| Some(r.dropped_frames))),
+        Column::new(
+            "expected_frames",
+            "playing time x frame rate, where both are known",
+            Get::Int(|r| Some(r.expected_frames)),
+        ),
+        Column::new(
+            "picture_quality",
+            "time-weighted ln(bitrate / low) / ln(top / low), 0 to 1; null if the ladder is unknown",
+            Get::Real(|r| r.picture_quality),
+        ),
+        Column::new(
+            "content_changes",
+            "changes of content within the session, advertisements excluded",
+            Get::Int(|r| Some(r.content_changes)),
+        ),
+        Column::new(
+            "covered_ms",
+            "unique media covered by playing, ms",
+            Get::Int(|r| Some(r.covered_ms)),
+        ),
+        Column::new(
+            "lost_reports",
+            "gaps in the sender's sequence numbers",
+            Get::Int(|r| Some(r.lost_reports)),
+        ),
+        Column::new(
+            "order_conflicts",
+            "events whose time contradicts their sequence number",
+            Get::Int(|r| Some(r.order_conflicts)),
+        ),
+        Column::new(
+            "score",
+            "experience, 0 to 100; null where it means nothing (docs/metrics.md)",
+            Get::Real(|r| r.score.map(|score| score.score)),
+        ),
+        Column::new(
+            "loss_availability",
+            "points of the score lost to availability",
+            Get::Real(|r| r.score.map(|score| score.loss_availability)),
+        ),
+        Column::new(
+            "loss_startup",
+            "points of the score lost to startup",
+            Get::Real(|r| r.score.map(|score| score.loss_startup)),
+        ),
+        Column::new(
+            "loss_stall_time",
+            "points of the score lost to stall time",
+            Get::Real(|r| r.score.map(|score| score.loss_stall_time)),
+        ),
+        Column::new(
+            "loss_interruptions",
+            "points of the score lost to interruptions",
+            Get::Real(|r| r.score.map(|score| score.loss_interruptions)),
+        ),
+        Column::new(
+            "loss_picture",
+            "points of the score lost to picture",
+            Get::Real(|r| r.score.map(|score| score.loss_picture)),
+        ),
+        Column::new(
+            "top_reason",
+            "largest loss of the score",
+            Get::Text(|r| r.score.and_then(|score| score.top_reason)),
+        ),
+        Column::new(
+            "is_good",
+            "all thresholds of a good session are met",
+            Get::Flag(|r| r.score.map(|score| score.is_good)),
+        ),
     ];
     columns.extend(segment_columns());
     columns

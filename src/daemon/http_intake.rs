@@ -1,0 +1,119 @@
+//! The HTTP receiver as the daemon runs it: listening, spooling, and clearing what bronze has taken.
+//!
+//! The receiver writes a spool inside the data folder; the files source follows the spool like any
+//! other folder. So what was answered with success is on disk, and comes to the lake exactly once by
+//! the positions that every file has.
+//!
+//! Invariant: a segment is removed only after all of its bytes have been committed to bronze.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::sync::watch as signal;
+use tokio::task::JoinHandle;
+
+use crate::clock::Clock;
+use crate::config::{Config, Http};
+use crate::enrich::Enricher;
+use crate::privacy::Privacy;
+use crate::source::files::FileSource;
+use crate::source::http::{Receiver, ReceiverSettings, router, serve};
+use crate::source::spool::{Spool, SpoolLimits};
+
+/// The spool's folder inside the data folder.
+pub const SPOOL_FOLDER: &str = "spool";
+
+/// The running receiver.
+pub struct HttpIntake {
+    spool: Arc<Spool>,
+    serving: JoinHandle<()>,
+}
+
+impl HttpIntake {
+    /// Listens as the settings say; `None` if they say not to.
+    ///
+    /// # Errors
+    /// The address is taken, the spool is another daemon's or cannot be written.
+    pub async fn start(
+        config: &Config,
+        enricher: &Arc<Enricher>,
+        privacy: &Arc<Privacy>,
+        clock: &Arc<dyn Clock>,
+        stop: signal::Receiver<bool>,
+    ) -> anyhow::Result<Option<HttpIntake>> {
+        let Some(address) = config.http.listen else {
+            return Ok(None);
+        };
+        let limits = SpoolLimits {
+            bytes_max: config.http.spool_bytes,
+            ..SpoolLimits::default()
+        };
+        let spool = Arc::new(Spool::open(&config.data.join(SPOOL_FOLDER), limits, Arc::clone(clock))?);
+        let settings = receiver_settings(&config.http);
+        let receiver = Receiver::new(
+            settings.clone(),
+            Arc::clone(enricher),
+            Arc::clone(privacy),
+            Arc::clone(clock),
+            Arc::clone(&spool),
+        )?;
+        let listener = TcpListener::bind(address).await.with_context(|| {
+            format!("cannot listen on {address}; stop what listens there, or set http.listen to another address or to off")
+        })?;
+        let bound = listener.local_addr().unwrap_or(address);
+        tracing::info!("taking player events on http://{bound}/cmcd and http://{bound}/v1/events");
+        let serving = tokio::spawn(async move {
+            if let Err(error) = serve(listener, router(Arc::new(receiver)), &settings, stop).await {
+                tracing::error!("the HTTP receiver stopped: {error}; start playhead again");
+            }
+        });
+        Ok(Some(HttpIntake { spool, serving }))
+    }
+
+    /// True once the disk has failed to keep a promise: what it holds is unknown, so nothing more can
+    /// be taken until the daemon is started anew.
+    pub fn has_failed(&self) -> bool {
+        self.spool.has_failed()
+    }
+
+    /// Removes the segments that have been read; what was read has been committed by now.
+    pub fn sweep(&self, source: &mut FileSource) {
+        let segments = match self.spool.segments() {
+            Ok(segments) => segments,
+            Err(error) => return tracing::warn!("{error}"),
+        };
+        for segment in segments {
+            if segment.is_open || !source.is_read(&segment.path, segment.bytes) {
+                continue;
+            }
+            match self.spool.remove(&segment.path) {
+                Ok(true) => source.forget(&segment.path),
+                Ok(false) => {}
+                Err(error) => tracing::warn!("{error}"),
+            }
+        }
+    }
+
+    /// Waits until the requests in hand are answered; the stop signal has been given.
+    pub async fn finish(self) {
+        // Only a panic in the server can be lost here, and it has been printed.
+        let _ = self.serving.await;
+    }
+}
+
+fn receiver_settings(http: &Http) -> ReceiverSettings {
+    let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    ReceiverSettings {
+        accepting: http.accepting,
+        allowed_origins: http.allowed_origins.clone(),
+        trusted_proxies: http.trusted_proxies.clone(),
+        correct_clocks: http.correct_clocks,
+        body_bytes_max: size(http.body_bytes),
+        unpacked_bytes_max: size(http.body_unpacked_bytes),
+        records_max: size(http.body_records),
+        memory_bytes_max: size(http.memory_bytes),
+        connections_max: size(http.connections),
+        ..ReceiverSettings::default()
+    }
+}
