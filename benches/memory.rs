@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use playhead::event::facts::Segments;
 use playhead::event::{Device, EventKind, Network};
-use playhead::session::{EventDetail, KeyedEvent, SessionEvent, SessionSettings, Sessions};
+use playhead::session::{EventDetail, KeyedEvent, Readings, SessionEvent, SessionSettings, Sessions};
 
 const T0_MS: i64 = 1_767_225_600_000;
 const HEARTBEAT_MS: i64 = 30_000;
@@ -58,18 +58,22 @@ fn event(session: i64, step: i64) -> KeyedEvent {
         _ => EventKind::Heartbeat,
     };
     let key = format!("{:032x}", xxhash_rust::xxh3::xxh3_128(&session.to_le_bytes()));
-    let mut made = SessionEvent {
+    let made = SessionEvent {
         event_id: xxhash_rust::xxh3::xxh3_128(&[session.to_le_bytes(), step.to_le_bytes()].concat()),
         kind,
         event_ts_ms: T0_MS + step * HEARTBEAT_MS + session % 1_000,
-        ..SessionEvent::default()
-    };
-    made.playhead_ms = Some((step - 1).max(0) * HEARTBEAT_MS);
-    made.detail = EventDetail {
-        duration_ms: Some(5_400_000),
-        bitrate_bps: Some(4_800_000),
-        segments: Arc::new(segments(session)),
-        ..EventDetail::default()
+        seq: Some(step),
+        playhead_ms: Some((step - 1).max(0) * HEARTBEAT_MS),
+        readings: Some(Box::new(Readings {
+            buffer_ms: Some(10_000 + step * 10),
+            ..Readings::default()
+        })),
+        detail: EventDetail {
+            duration_ms: Some(5_400_000),
+            bitrate_bps: Some(4_800_000),
+            segments: Arc::new(segments(session)),
+            ..EventDetail::default()
+        },
     };
     KeyedEvent {
         session_key: key,

@@ -20,7 +20,11 @@ file. Times are microseconds UTC. Unknown is null.
 pub fn tables_markdown(gold: &[TableSpec]) -> String {
     let mut page = HEAD.to_string();
     for spec in fixed_tables().iter().chain(gold) {
-        table(&mut page, spec);
+        let finer = spec.rolled_up_from.as_ref();
+        match finer.and_then(|finer| gold.iter().find(|other| other.name == *finer)) {
+            Some(finer) => coarser_table(&mut page, spec, finer),
+            None => table(&mut page, spec),
+        }
     }
     page.push_str("## What pipelines read\n\n| name in a pipeline | table | window by |\n| --- | --- | --- |\n");
     for view in WINDOWED_VIEWS {
@@ -44,6 +48,17 @@ fn table(page: &mut String, spec: &TableSpec) {
         let _ = writeln!(page, "| `{}` | {} | {null} | {about} |", field.name(), type_name(field.data_type()));
     }
     page.push('\n');
+}
+
+/// A table with the columns of another: only what is missing is said.
+fn coarser_table(page: &mut String, spec: &TableSpec, finer: &TableSpec) {
+    let _ = write!(page, "## {}\n\n{}\n\nColumns as in `{}`", spec.name, spec.about, finer.name);
+    let missing = finer.schema.fields().iter().filter(|field| spec.schema.field_with_name(field.name()).is_err());
+    let missing: Vec<String> = missing.map(|field| field.name().clone()).collect();
+    if !missing.is_empty() {
+        let _ = write!(page, ", without {}", list(&missing));
+    }
+    page.push_str(".\n\n");
 }
 
 fn list(names: &[String]) -> String {

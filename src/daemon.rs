@@ -235,7 +235,7 @@ impl Parts {
     async fn close_windows(&mut self, flush: bool) -> anyhow::Result<usize> {
         let closed = self.rollup.run(self.ingest.watermark_ms(), flush).await?;
         self.watch.run(&closed.minutes, self.clock.now_ms()).await?;
-        Ok(closed.minutes.len())
+        Ok(closed.minute_count())
     }
 }
 

@@ -47,9 +47,16 @@ pub struct Rollup {
 /// What a run of the rollup wrote.
 #[derive(Debug, Default)]
 pub struct Closed {
-    /// Minutes whose windows were computed.
-    pub minutes: BTreeSet<i64>,
+    /// Minutes in which windows start that were computed, by table.
+    pub minutes: BTreeMap<String, BTreeSet<i64>>,
     pub rows: usize,
+}
+
+impl Closed {
+    /// Minutes in which a window of any table starts.
+    pub fn minute_count(&self) -> usize {
+        self.minutes.values().flatten().collect::<BTreeSet<_>>().len()
+    }
 }
 
 impl Rollup {
@@ -87,7 +94,8 @@ impl Rollup {
             let windows = self.work[index].due(bound);
             for chunk in chunks(&windows) {
                 closed.rows += self.compute(index, &chunk).await?;
-                closed.minutes.extend(chunk);
+                let table = self.work[index].pipeline.table();
+                closed.minutes.entry(table).or_default().extend(chunk);
             }
         }
         Ok(closed)

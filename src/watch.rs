@@ -107,9 +107,12 @@ impl Watch {
         self.rules = rules;
     }
 
-    /// Judges the windows that newly closed minutes complete, records and sends.
-    pub async fn run(&mut self, closed: &BTreeSet<i64>, now_ms: i64) -> Result<(), SqlError> {
-        self.minutes.extend(closed);
+    /// Judges the windows that newly closed minutes complete, records and sends. `closed`: by table.
+    pub async fn run(&mut self, closed: &BTreeMap<String, BTreeSet<i64>>, now_ms: i64) -> Result<(), SqlError> {
+        // A table that no rule reads may be far ahead: rejects go by the time of their receipt.
+        for table in self.tables() {
+            self.minutes.extend(closed.get(&table).into_iter().flatten());
+        }
         let ends = self.due_ends();
         for ends in ends.chunks(ENDS_PER_COMMIT) {
             self.judge(ends, now_ms).await?;
@@ -125,14 +128,18 @@ impl Watch {
             to_ms: i64::MAX / 1000,
         };
         let mut minutes = BTreeSet::new();
-        let tables: BTreeSet<&str> = self.rules.rules.iter().map(Rule::from).collect();
-        for table in tables {
-            for batch in self.lake.scan(table, &["window_start"], range, None).await? {
+        for table in self.tables() {
+            for batch in self.lake.scan(&table, &["window_start"], range, None).await? {
                 let starts = batch.column(0).as_primitive::<TimestampMicrosecondType>();
                 minutes.extend(starts.iter().flatten().map(|start| start.div_euclid(MINUTE_MS * 1000)));
             }
         }
         Ok(minutes)
+    }
+
+    /// The gold tables that the rules read.
+    fn tables(&self) -> BTreeSet<String> {
+        self.rules.rules.iter().map(|rule| rule.from().to_string()).collect()
     }
 
     fn longest_window_ms(&self) -> i64 {
@@ -161,7 +168,9 @@ impl Watch {
         let (Some(first), Some(last)) = (ends.first(), ends.last()) else {
             return Ok(());
         };
-        let context = sql::open(&self.lake, &stored_only(&self.pipelines), self.limits).await?;
+        let tables = self.tables();
+        let read = self.pipelines.iter().filter(|pipeline| tables.contains(&pipeline.table()));
+        let context = sql::open(&self.lake, &stored_only(read), self.limits).await?;
         let mut rows = Vec::new();
         for rule in &self.rules.rules {
             let text = rule.sql(first - rule.window_ms(), *last);
@@ -325,8 +334,8 @@ fn producer() -> Producer<'static> {
 }
 
 /// Rules read what is stored: an open window has no final answer to judge.
-fn stored_only(pipelines: &[Pipeline]) -> Vec<(Pipeline, BTreeSet<i64>)> {
-    pipelines.iter().map(|pipeline| (pipeline.clone(), BTreeSet::new())).collect()
+fn stored_only<'a>(pipelines: impl Iterator<Item = &'a Pipeline>) -> Vec<(Pipeline, BTreeSet<i64>)> {
+    pipelines.map(|pipeline| (pipeline.clone(), BTreeSet::new())).collect()
 }
 
 type Bodies = HashMap<String, String>;

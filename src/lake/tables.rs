@@ -33,6 +33,8 @@ pub struct TableSpec {
     /// `layer.name`.
     pub name: String,
     pub about: String,
+    /// The finer gold table that this one adds up.
+    pub rolled_up_from: Option<String>,
     pub schema: SchemaRef,
     /// The event-time column that windows and pruning go by.
     pub time_column: String,
@@ -159,6 +161,7 @@ fn spec<R>(name: &str, about: &str, columns: &[Column<R>], time_column: &str, so
     TableSpec {
         name: name.to_string(),
         about: about.to_string(),
+        rolled_up_from: None,
         schema: with_comments(&arrow_schema(columns), |name| comments.get(name).map(|c| c.to_string())),
         time_column: time_column.to_string(),
         window_columns: window_columns(name),
@@ -274,6 +277,7 @@ fn alert_events() -> TableSpec {
     TableSpec {
         name: ALERT_EVENTS.to_string(),
         about: "Alert transitions and their deliveries: state and outbox in one.".to_string(),
+        rolled_up_from: None,
         schema: Arc::new(Schema::new(fields)),
         time_column: "window_end".to_string(),
         window_columns: Vec::new(),

@@ -244,6 +244,7 @@ impl Pipeline {
         Ok(TableSpec {
             name: self.table(),
             about: self.about.clone(),
+            rolled_up_from: self.finer.as_ref().map(|finer| finer.table()),
             schema: Arc::new(Schema::new(fields)),
             time_column: WINDOW_START.to_string(),
             window_columns: vec![WINDOW_START.to_string()],

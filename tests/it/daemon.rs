@@ -20,6 +20,8 @@ impl Daemon {
     /// Starts `playhead run` with these settings, which are written beside the lake.
     pub fn start(bench: &Bench, settings: &str) -> Daemon {
         let settings = bench.write("run.yaml", settings);
+        // Daemons of other tests run beside this one: who wants to listen says where.
+        let quiet = bench.write("quiet.yaml", "http: {listen: off}\n");
         let log = bench.path("run.log");
         let file = std::fs::OpenOptions::new()
             .create(true)
@@ -27,6 +29,7 @@ impl Daemon {
             .open(&log)
             .expect("the log can be opened");
         let mut command = bench.command(&["run"]);
+        command.arg("--settings").arg(quiet);
         command.arg("--settings").arg(settings).stdout(Stdio::null()).stderr(file);
         Daemon {
             child: command.spawn().expect("the binary starts"),

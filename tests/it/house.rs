@@ -445,7 +445,7 @@ fn an_arrow_that_points_up_or_sideways_is_named() {
 #[test]
 fn a_complaint_lists_the_arrows_that_are_allowed() {
     let complaints = arrow_complaints("metric", "use crate::session;");
-    let allowed = "metric may use: event, metric, clock, simulate, udfs";
+    let allowed = "metric may use: event, metric, sketch, clock, simulate, udfs";
     assert!(complaints[0].ends_with(allowed), "{}", complaints[0]);
 }
 
