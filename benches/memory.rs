@@ -13,6 +13,10 @@ use playhead::event::facts::Segments;
 use playhead::event::{Device, EventKind, Network};
 use playhead::session::{EventDetail, KeyedEvent, Readings, SessionEvent, SessionSettings, Sessions};
 
+/// As in the binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const T0_MS: i64 = 1_767_225_600_000;
 const HEARTBEAT_MS: i64 = 30_000;
 /// Events that the engine is given at once, as an epoch of the daemon has them.

@@ -12,6 +12,10 @@ use playhead::event::PlayerEvent;
 use playhead::event::decode::{DecodeContext, Decoded, Decoder, Format};
 use playhead::session::{KeyedEvent, SessionSettings, Sessions};
 
+/// As in the binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// 2026-01-01T00:00:00Z.
 const T0_MS: i64 = 1_767_225_600_000;
 const SESSIONS: usize = 2_000;

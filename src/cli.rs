@@ -102,8 +102,9 @@ enum Command {
         /// One metric; default: all.
         name: Option<String>,
         /// As docs/metrics.md.
-        #[arg(long, conflicts_with = "json")]
+        #[arg(long, conflicts_with_all = ["json", "name"])]
         markdown: bool,
+        /// As a list of objects, also of one.
         #[arg(long)]
         json: bool,
     },
@@ -202,10 +203,7 @@ async fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Session { id, json, settings } => show_session(&settings, &id, json).await,
         Command::Metrics { name, markdown, json } => show_metrics(name.as_deref(), markdown, json),
         Command::Check { json, settings } => check(&settings, json).await,
-        Command::Settings => {
-            print!("{}", config::REFERENCE);
-            Ok(0)
-        }
+        Command::Settings => show(config::REFERENCE.as_bytes()),
         Command::Tables { settings } => tables(&settings).await,
         Command::Simulate {
             folder,
@@ -384,8 +382,12 @@ async fn ask(settings: &SettingsArgs, query: &str, output: Output) -> anyhow::Re
     let pipelines = rollup::open_windows(&lake, pipelines).await?;
     let context = sql::open(&lake, &pipelines, limits).await?;
     let (schema, batches) = sql::query(&context, query, limits).await?;
-    let text = rendered(&schema, &batches, output)?;
-    match std::io::stdout().lock().write_all(&text) {
+    show(&rendered(&schema, &batches, output)?)
+}
+
+/// Prints an answer that may be long.
+fn show(text: &[u8]) -> anyhow::Result<u8> {
+    match std::io::stdout().lock().write_all(text) {
         // The reader has seen enough (`| head`).
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(0),
         other => Ok(other.map(|()| 0)?),
@@ -399,22 +401,24 @@ async fn show_session(settings: &SettingsArgs, id: &str, json: bool) -> anyhow::
     let dossier = session::Dossier::read(&lake, id, daemon::query_limits(&config)).await?;
     if dossier.is_empty() {
         eprintln!(
-            "playhead: no session `{id}` in {}; `playhead sql \"SELECT session_id, started_at FROM silver.playback_sessions\"` lists them",
+            "playhead: no session `{id}` in {}; list them with `playhead sql --data {} \"SELECT session_id, started_at FROM silver.playback_sessions\"`",
+            config.data.display(),
             config.data.display()
         );
         return Ok(EXIT_FAILURE);
     }
-    if json {
-        println!("{}", serde_json::to_string_pretty(&dossier.to_json())?);
+    let text = if json {
+        format!("{}\n", serde_json::to_string_pretty(&dossier.to_json())?)
     } else {
-        print!("{}", dossier.to_text());
-    }
-    Ok(0)
+        dossier.to_text()
+    };
+    show(text.as_bytes())
 }
 
 fn show_metrics(name: Option<&str>, markdown: bool, json: bool) -> anyhow::Result<u8> {
     let shown = match (name, markdown, json) {
         (Some(name), ..) => match metric::find(name) {
+            Some(metric) if json => format!("{}\n", serde_json::to_string_pretty(&[metric::json_of(metric)])?),
             Some(metric) => metric::metric_text(metric),
             None => {
                 eprintln!("playhead: no metric `{name}`; `playhead metrics` lists them all");
@@ -425,8 +429,7 @@ fn show_metrics(name: Option<&str>, markdown: bool, json: bool) -> anyhow::Resul
         (None, _, true) => format!("{}\n", serde_json::to_string_pretty(&metric::to_json())?),
         (None, ..) => metric::manual_text(),
     };
-    print!("{shown}");
-    Ok(0)
+    show(shown.as_bytes())
 }
 
 fn rendered(schema: &SchemaRef, batches: &[RecordBatch], output: Output) -> anyhow::Result<Vec<u8>> {
@@ -485,8 +488,7 @@ async fn tables(settings: &SettingsArgs) -> anyhow::Result<u8> {
     let config = load(settings, "")?;
     let pipelines = daemon::pipelines(&config)?;
     let specs = daemon::gold_specs(&pipelines).await?;
-    print!("{}", crate::contract::tables_markdown(&specs));
-    Ok(0)
+    show(crate::contract::tables_markdown(&specs).as_bytes())
 }
 
 fn simulate(folder: &PathBuf, simulation: &Simulation) -> anyhow::Result<u8> {

@@ -53,7 +53,11 @@ fn table(page: &mut String, spec: &TableSpec) {
 /// A table with the columns of another: only what is missing is said.
 fn coarser_table(page: &mut String, spec: &TableSpec, finer: &TableSpec) {
     let _ = write!(page, "## {}\n\n{}\n\nColumns as in `{}`", spec.name, spec.about, finer.name);
-    let missing = finer.schema.fields().iter().filter(|field| spec.schema.field_with_name(field.name()).is_err());
+    let missing = finer
+        .schema
+        .fields()
+        .iter()
+        .filter(|field| spec.schema.field_with_name(field.name()).is_err());
     let missing: Vec<String> = missing.map(|field| field.name().clone()).collect();
     if !missing.is_empty() {
         let _ = write!(page, ", without {}", list(&missing));

@@ -10,6 +10,7 @@
 
 pub mod decode;
 pub mod facts;
+pub mod names;
 pub mod schema;
 
 use std::ops::Range;
@@ -17,7 +18,7 @@ use std::ops::Range;
 /// What happened, in the words of CTA-2066 (DESIGN: events and metrics, 2.2).
 ///
 /// The order of the variants is the order of one instant's events in a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub enum EventKind {
     SessionStart,
     PlaybackRequest,
@@ -118,7 +119,7 @@ impl EventKind {
 }
 
 /// State of the player as the player itself reports it (CTA-5004-B `sta`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub enum ReportedState {
     Preloading,
     Starting,
@@ -169,7 +170,7 @@ impl ReportedState {
 }
 
 /// Whether a fatal error is a fault of the delivery or a decision of the service (3.3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub enum ErrorClass {
     Technical,
     /// Entitlement, geo-block, concurrency limit, parental control, expired token, DRM licence refused.
@@ -229,7 +230,7 @@ pub const SOURCES: [&str; 6] = ["aws_demo", "ivs", "epas", "cmcd1_log", "cmcd2_l
 pub const CLOCK_SHIFTED: &str = "clock_shifted";
 
 /// What an address told us before it was cut (filled by `enrich`).
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Hash)]
 pub struct Network {
     /// ISO 3166-1 alpha-2, upper case.
     pub country: Option<String>,
@@ -241,7 +242,7 @@ pub struct Network {
 }
 
 /// What the user agent told us (filled by `enrich`, or sent by the player itself).
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Hash)]
 pub struct Device {
     /// `desktop`, `mobile`, `tablet`, `tv`, `console`, `bot` or as sent.
     pub device_type: Option<String>,

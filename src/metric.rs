@@ -19,7 +19,7 @@ mod startup;
 mod volume;
 
 pub use columns::{ONE_WINDOW, Table};
-pub use manual::{SCORE_CHECK, manual_markdown, manual_text, metric_text, to_json};
+pub use manual::{SCORE_CHECK, json_of, manual_markdown, manual_text, metric_text, to_json};
 
 /// One figure and all that one must know to read it.
 #[derive(Debug, Clone, Copy, PartialEq)]

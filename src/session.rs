@@ -12,12 +12,18 @@
 
 mod boundary;
 mod causes;
+mod checkpoint;
+mod events;
 #[cfg(test)]
 mod fixtures;
+#[cfg(test)]
+mod fold_tests;
 #[cfg(test)]
 mod laws;
 mod order;
 mod outlook;
+mod packed;
+mod parts;
 mod pieces;
 #[cfg(test)]
 mod rig;
@@ -26,6 +32,7 @@ pub mod score;
 mod screen;
 mod segments;
 mod shard;
+mod slots;
 mod timeline;
 #[cfg(test)]
 mod vectors;
@@ -33,11 +40,13 @@ mod walk;
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use crate::event::facts::{PlaybackInterval, PlaybackSession, Segments};
+use crate::event::names::Name;
 use crate::event::{ErrorClass, EventKind, PlayerEvent, ReportedState};
-use shard::Shard;
+use shard::{Folding, Shard};
 
 /// Batches up to this size are applied on the calling thread: starting threads costs more.
 const SINGLE_THREAD_EVENTS_MAX: usize = 4_096;
@@ -96,12 +105,53 @@ pub struct Readings {
     pub dropped_frames_total: Option<i64>,
 }
 
+impl Readings {
+    /// All of them, in a fixed order.
+    fn to_array(self) -> [Option<i64>; 8] {
+        [
+            self.buffer_ms,
+            self.buffer_video_ms,
+            self.buffer_audio_ms,
+            self.played_ms,
+            self.stall_count,
+            self.stall_count_total,
+            self.stall_total_ms,
+            self.dropped_frames_total,
+        ]
+    }
+
+    fn from_array(all: [Option<i64>; 8]) -> Self {
+        let [
+            buffer_ms,
+            buffer_video_ms,
+            buffer_audio_ms,
+            played_ms,
+            stall_count,
+            stall_count_total,
+            stall_total_ms,
+            dropped_frames_total,
+        ] = all;
+        Self {
+            buffer_ms,
+            buffer_video_ms,
+            buffer_audio_ms,
+            played_ms,
+            stall_count,
+            stall_count_total,
+            stall_total_ms,
+            dropped_frames_total,
+        }
+    }
+}
+
 /// The part of an event that is mostly equal from one to the next; a key keeps equal ones once.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct EventDetail {
+    #[serde(skip)]
     pub native_session_id: Option<String>,
     /// The dialect.
-    pub source: &'static str,
+    #[serde(with = "crate::event::names::one")]
+    pub source: Name,
     pub state: Option<ReportedState>,
     pub duration_ms: Option<i64>,
     pub bitrate_bps: Option<i64>,
@@ -116,17 +166,19 @@ pub struct EventDetail {
     pub error_fatal: Option<bool>,
     pub error_code: Option<String>,
     pub error_class: Option<ErrorClass>,
-    pub end_reason: Option<&'static str>,
+    #[serde(with = "crate::event::names::option")]
+    pub end_reason: Option<Name>,
     pub background: Option<bool>,
     /// The content of this event is that of an advertisement.
     pub is_ad: bool,
     /// Boxed, since the reference player sends none.
     pub media: Option<Box<MediaDetail>>,
+    #[serde(skip)]
     pub segments: Arc<Segments>,
 }
 
 /// What players that follow CTA-5004 say of their media besides.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct MediaDetail {
     pub bitrate_video_bps: Option<i64>,
     pub bitrate_audio_bps: Option<i64>,
@@ -292,8 +344,9 @@ pub struct Sessions {
 impl Sessions {
     /// `shards` is how many threads a large batch may use; 0 is taken as 1.
     pub fn new(settings: SessionSettings, shards: usize) -> Self {
+        let folding = Folding::of_shards(shards.max(1));
         Self {
-            shards: (0..shards.max(1)).map(|_| Shard::new(settings)).collect(),
+            shards: (0..shards.max(1)).map(|_| Shard::new(settings, folding)).collect(),
             watermark_ms: None,
             restored_ms: None,
         }
@@ -303,12 +356,10 @@ impl Sessions {
     /// not, or the event is older than what was loaded of it. The caller loads them before it applies
     /// the events. Sorted, each once.
     pub fn missing(&self, events: &[KeyedEvent]) -> Vec<String> {
-        let Some(evicted_through_ms) = self.evicted_through() else {
-            return Vec::new();
-        };
+        let evicted_through_ms = self.evicted_through();
         let is_missing = |keyed: &&KeyedEvent| {
-            let (key, event_ts_ms) = (&keyed.session_key, keyed.event.event_ts_ms);
-            event_ts_ms < evicted_through_ms && !self.shards[self.shard_of(key)].holds_history(key, event_ts_ms)
+            let shard = &self.shards[self.shard_of(&keyed.session_key)];
+            shard.lacks_history(&keyed.session_key, &keyed.event, evicted_through_ms)
         };
         let named = events.iter().filter(is_missing);
         let mut keys: Vec<&str> = named.map(|keyed| keyed.session_key.as_str()).collect();
@@ -363,27 +414,35 @@ impl Sessions {
         self.shards.iter().map(Shard::open_sessions).sum()
     }
 
+    /// Events that are kept one by one; the others are settled.
     pub fn events_in_memory(&self) -> usize {
         self.shards.iter().map(Shard::events).sum()
     }
 
+    /// Events that `apply` left out: they came late, needed a history that `missing` named, and nobody
+    /// had loaded it, or the lake no longer had it.
+    pub fn events_left_out(&self) -> u64 {
+        self.shards.iter().map(Shard::events_left_out).sum()
+    }
+
     fn step(&mut self, events: Vec<KeyedEvent>, rewrite: &[String], watermark_ms: Option<i64>) -> FactChanges {
+        let before_ms = self.watermark_ms;
         self.watermark_ms = self.watermark_ms.max(watermark_ms);
-        let (watermark_ms, evicted_ms) = (self.watermark_ms, self.evicted_through());
+        let (watermarks_ms, evicted_ms) = ((before_ms, self.watermark_ms), self.evicted_through());
         let parallel = self.shards.len() > 1 && events.len() > SINGLE_THREAD_EVENTS_MAX;
         let work = self.split_work(events, rewrite);
         let shards = self.shards.iter_mut().zip(work);
         let mut changes = FactChanges::default();
         if !parallel {
             for (shard, (events, rewrite)) in shards {
-                changes.append(shard.step(events, rewrite, watermark_ms, evicted_ms));
+                changes.append(shard.step(events, rewrite, watermarks_ms, evicted_ms));
             }
             changes.sort();
             return changes;
         }
         std::thread::scope(|scope| {
             let running: Vec<_> = shards
-                .map(|(shard, (events, rewrite))| scope.spawn(move || shard.step(events, rewrite, watermark_ms, evicted_ms)))
+                .map(|(shard, (events, rewrite))| scope.spawn(move || shard.step(events, rewrite, watermarks_ms, evicted_ms)))
                 .collect();
             for handle in running {
                 match handle.join() {
@@ -418,9 +477,9 @@ impl Sessions {
 
 #[cfg(test)]
 mod tests {
+    use super::events::KEY_EVENTS_MAX;
     use super::fixtures::{BIG_BUCK_BUNNY, NEWS_LIVE, OCEANS, T0, TEARS_OF_STEEL, script};
     use super::rig::{Rig, Tables, keyed};
-    use super::shard::KEY_EVENTS_MAX;
     use super::*;
 
     fn reference() -> Vec<KeyedEvent> {

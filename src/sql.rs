@@ -208,12 +208,15 @@ pub async fn run_pipeline(
         }
     }
     let plan = pipeline.plan(&context).await?;
-    let frame = context.execute_logical_plan(plan).await?.filter(in_windows(windows))?;
+    let frame = context
+        .execute_logical_plan(plan)
+        .await?
+        .filter(in_windows(windows, pipeline.window_minutes))?;
     Ok(frame.collect().await?)
 }
 
-/// `window_start` is one of these windows: as ranges, for there may be a day of them.
-fn in_windows(windows: &BTreeSet<i64>) -> Expr {
+/// `window_start` is one of these windows: as ranges of neighbours, for there may be a day of them.
+fn in_windows(windows: &BTreeSet<i64>, window_minutes: i64) -> Expr {
     let time = |minute: i64| {
         lit(ScalarValue::TimestampMicrosecond(
             Some(minute * MINUTE_MS * 1000),
@@ -221,10 +224,9 @@ fn in_windows(windows: &BTreeSet<i64>) -> Expr {
         ))
     };
     let mut spans: Vec<(i64, i64)> = Vec::new();
-    let step = windows.iter().zip(windows.iter().skip(1)).map(|(a, b)| b - a).min().unwrap_or(1);
     for minute in windows {
         match spans.last_mut() {
-            Some((_, last)) if *last + step == *minute => *last = *minute,
+            Some((_, last)) if *last + window_minutes == *minute => *last = *minute,
             _ => spans.push((*minute, *minute)),
         }
     }
@@ -296,7 +298,10 @@ async fn gold(
         (None, _) => register_windowed_views(&apart, lake, range.widened(pipeline.reach_minutes * MINUTE_MS)).await?,
     }
     let plan = pipeline.plan(&apart).await?;
-    let live = apart.execute_logical_plan(plan).await?.filter(in_windows(windows))?;
+    let live = apart
+        .execute_logical_plan(plan)
+        .await?
+        .filter(in_windows(windows, pipeline.window_minutes))?;
     let mut columns = Vec::new();
     for field in spec.schema.fields() {
         let name = field.name();
@@ -317,7 +322,9 @@ async fn gold(
         .map(|field| col(field.name()))
         .chain([col("is_final")])
         .collect();
-    let stored = stored.filter(in_windows(windows).is_not_true())?.select(names)?;
+    let stored = stored
+        .filter(in_windows(windows, pipeline.window_minutes).is_not_true())?
+        .select(names)?;
     Ok(Some(stored.union(DataFrame::new(context.state(), live))?))
 }
 

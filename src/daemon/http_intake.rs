@@ -23,6 +23,9 @@ use crate::source::spool::{Spool, SpoolLimits};
 
 /// The spool's folder inside the data folder.
 pub const SPOOL_FOLDER: &str = "spool";
+/// Segments of a full spool at least. Only a closed one can be removed: a small spool that is one open
+/// segment would stay full until that is old, with everything in it long committed.
+const SEGMENTS_MIN: u64 = 4;
 
 /// The running receiver.
 pub struct HttpIntake {
@@ -47,7 +50,7 @@ impl HttpIntake {
         };
         let limits = SpoolLimits {
             bytes_max: config.http.spool_bytes,
-            ..SpoolLimits::default()
+            segment_bytes: SpoolLimits::default().segment_bytes.min(config.http.spool_bytes / SEGMENTS_MIN),
         };
         let spool = Arc::new(Spool::open(&config.data.join(SPOOL_FOLDER), limits, Arc::clone(clock))?);
         let settings = receiver_settings(&config.http);

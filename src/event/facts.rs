@@ -5,10 +5,11 @@
 //! Invariant: a row depends on the set of events of its session and on whether the watermark has
 //! passed its end, never on the order, the batching or the repetition of delivery.
 
+use super::names::Name;
 use super::{Device, ErrorClass, Network};
 
 /// State of a playback session in an interval (CTA-5004-B `sta`, in words).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub enum PlaybackState {
     Starting,
     Playing,
@@ -28,6 +29,20 @@ pub enum PlaybackState {
 }
 
 impl PlaybackState {
+    /// In the order of the variants.
+    pub const ALL: [PlaybackState; 10] = [
+        PlaybackState::Starting,
+        PlaybackState::Playing,
+        PlaybackState::Rebuffering,
+        PlaybackState::Seeking,
+        PlaybackState::Paused,
+        PlaybackState::Background,
+        PlaybackState::Waiting,
+        PlaybackState::Ad,
+        PlaybackState::Gap,
+        PlaybackState::Silent,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
             PlaybackState::Starting => "starting",
@@ -45,7 +60,7 @@ impl PlaybackState {
 }
 
 /// Why a stall is counted apart. `connection` is the default; the classes always add up to the total.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub enum StallCause {
     Connection,
     /// Began within the grace after a seek.
@@ -61,6 +76,16 @@ pub enum StallCause {
 }
 
 impl StallCause {
+    /// In the order of the variants.
+    pub const ALL: [StallCause; 6] = [
+        StallCause::Connection,
+        StallCause::SeekInduced,
+        StallCause::AdBoundary,
+        StallCause::Decoder,
+        StallCause::RenditionSwitch,
+        StallCause::NaturalEnd,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
             StallCause::Connection => "connection",
@@ -78,7 +103,7 @@ impl StallCause {
 /// Over sessions with `attempts` = 1: attempts = played + exit_before_start + start_failure + open,
 /// where `Played` covers every attempt that showed a frame. All others, open or closed, are
 /// `NoAttempt`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub enum Outcome {
     Open,
     Played,
@@ -156,10 +181,13 @@ pub struct PlaybackInterval {
     pub segments: std::sync::Arc<Segments>,
 }
 
-/// One playback session: `silver.playback_sessions`.
-#[derive(Debug, Clone, PartialEq)]
+/// One playback session: `silver.playback_sessions`. Bytes of it, in a checkpoint,
+/// lack what its session tells besides.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct PlaybackSession {
+    #[serde(skip)]
     pub session_id: String,
+    #[serde(skip)]
     pub session_key: String,
     pub started_at_ms: i64,
     /// Last evidence of life.
@@ -167,7 +195,8 @@ pub struct PlaybackSession {
     /// False once an end event or the timeout has closed it.
     pub is_open: bool,
     /// Dialect of the session's first event.
-    pub source: &'static str,
+    #[serde(with = "super::names::one")]
+    pub source: Name,
     /// 1 if the session holds a play intent (or a frame, which implies one).
     pub attempts: i64,
     pub outcome: Outcome,
@@ -239,7 +268,8 @@ pub struct PlaybackSession {
     pub shown_wall_bits: i64,
     pub bitrate_known_wall_ms: i64,
     /// `shown`, or `requested` where the player never says what it shows.
-    pub bitrate_basis: Option<&'static str>,
+    #[serde(with = "super::names::option")]
+    pub bitrate_basis: Option<Name>,
     pub start_bitrate_bps: Option<i64>,
     /// Highest bitrate that the player may choose, else the highest of the ladder.
     pub top_bitrate_bps: Option<i64>,
@@ -266,17 +296,21 @@ pub struct PlaybackSession {
     /// 1 if the asset was played to its natural end.
     pub finished: i64,
     /// `finished`, `user_quit`, `error`, `replaced`, `timeout`; null while open.
-    pub end_reason: Option<&'static str>,
+    #[serde(with = "super::names::option")]
+    pub end_reason: Option<Name>,
     pub events: i64,
     /// Gaps in the sender's sequence numbers.
     pub lost_reports: i64,
     /// Events whose time contradicts their sequence number.
     pub order_conflicts: i64,
     /// The experience score (3.9), 0 to 100, and its losses, which add up to 100 less the score.
+    #[serde(skip)]
     pub score: Option<Score>,
     /// Reported lengths that broke a sanity bound and are in no sum.
     pub anomalies: i64,
-    pub dq_flags: Vec<&'static str>,
+    #[serde(with = "super::names::list")]
+    pub dq_flags: Vec<Name>,
+    #[serde(skip)]
     pub segments: std::sync::Arc<Segments>,
 }
 

@@ -195,7 +195,8 @@ pub fn to_json() -> Value {
     METRICS.iter().map(json_of).collect()
 }
 
-fn json_of(metric: &Metric) -> Value {
+/// One metric of it.
+pub fn json_of(metric: &Metric) -> Value {
     json!({
         "name": metric.name,
         "title": metric.title,

@@ -4,9 +4,12 @@
 //!
 //! Invariant: whether an event begins a session depends on the events of the session before it only.
 
+use serde::{Deserialize, Serialize};
+
+use super::events::Kept;
 use super::outlook::{RECOVERY_MS, is_end, shows_frame};
-use super::shard::Kept;
-use super::{EventDetail, SessionSettings};
+use super::packed::shift;
+use super::{EventDetail, SessionSettings, order};
 use crate::event::EventKind;
 
 /// A session is cut after a day: a screen in a shop window would otherwise never end.
@@ -23,7 +26,7 @@ pub enum Boundary {
 }
 
 /// A session so far, as far as its boundaries go.
-#[derive(Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Progress {
     span_ms: Option<(i64, i64)>,
     last_request_ms: Option<i64>,
@@ -41,13 +44,10 @@ impl Progress {
     /// Whether `event` begins a new session (2.4). Sessions with a native id are split by silence and
     /// length alone: the sender has said what belongs together.
     pub fn boundary_before(&self, event: &Kept, detail: &EventDetail, settings: &SessionSettings) -> Option<Boundary> {
-        let (start_ms, last_ms) = self.span_ms?;
+        let (start_ms, _) = self.span_ms?;
         let now_ms = event.event_ts_ms;
-        if now_ms - last_ms > settings.idle_gap_ms {
-            return Some(Boundary::Silence);
-        }
-        if now_ms - start_ms >= SESSION_LENGTH_MAX_MS {
-            return Some(Boundary::Length);
+        if let Some(boundary) = self.over_by(now_ms, settings) {
+            return Some(boundary);
         }
         // Two sessions of one key never share a start: it makes their id.
         if detail.native_session_id.is_some() || now_ms == start_ms {
@@ -59,6 +59,28 @@ impl Progress {
             _ => false,
         };
         begins.then_some(Boundary::Replaced)
+    }
+
+    /// Whether any event at this time, after those of the session, begins a new one.
+    fn over_by(&self, now_ms: i64, settings: &SessionSettings) -> Option<Boundary> {
+        let (start_ms, last_ms) = self.span_ms?;
+        if now_ms - last_ms > settings.idle_gap_ms {
+            return Some(Boundary::Silence);
+        }
+        (now_ms - start_ms >= SESSION_LENGTH_MAX_MS).then_some(Boundary::Length)
+    }
+
+    /// Whether an event at this time begins a new session, wherever its number puts it.
+    pub fn is_over_by(&self, now_ms: i64, settings: &SessionSettings) -> bool {
+        let last_ms = self.span_ms.map(|(_, last_ms)| last_ms);
+        last_ms.is_some_and(|last_ms| now_ms - last_ms > order::LOOK_BACK_MS) && self.over_by(now_ms, settings).is_some()
+    }
+
+    /// Moves all times.
+    pub fn shift(&mut self, by_ms: i64) {
+        self.span_ms = self.span_ms.map(|(start_ms, last_ms)| (start_ms + by_ms, last_ms + by_ms));
+        shift(&mut self.last_request_ms, by_ms);
+        self.error = self.error.map(|(ms, fatal)| (ms + by_ms, fatal));
     }
 
     fn is_over_at(&self, now_ms: i64) -> bool {

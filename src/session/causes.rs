@@ -4,6 +4,9 @@
 //!
 //! Invariant: a cause depends on what happened before the stall began and within a second after.
 
+use serde::{Deserialize, Serialize};
+
+use super::packed::shift;
 use crate::event::facts::StallCause;
 
 /// So near an advertisement's start or end, a switch or the natural end, a stall is put down to it.
@@ -14,7 +17,7 @@ const FULL_BUFFER_MS: i64 = 5_000;
 const REMEMBERED: usize = 4;
 
 /// The newest instants at which something happened.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 struct Recent([Option<i64>; REMEMBERED]);
 
 impl Recent {
@@ -31,7 +34,7 @@ impl Recent {
 }
 
 /// What may cause a stall that begins soon.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Causes {
     pub seek_ended_ms: Option<i64>,
     grace_ms: i64,
@@ -50,6 +53,14 @@ impl Causes {
             switches: Recent::default(),
             buffer: None,
         }
+    }
+
+    /// Moves all times.
+    pub fn shift(&mut self, by_ms: i64) {
+        shift(&mut self.seek_ended_ms, by_ms);
+        let recent = self.ad_boundaries.0.iter_mut().chain(&mut self.switches.0);
+        recent.for_each(|time_ms| shift(time_ms, by_ms));
+        self.buffer = self.buffer.map(|(ms, least_ms)| (ms + by_ms, least_ms));
     }
 
     pub fn note_ad_boundary(&mut self, now_ms: i64) {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
+use super::events::KeyEvents;
 use super::pieces::Piece;
-use super::shard::KeyEvents;
 use super::timeline::{SessionFacts, derive};
 use super::{EventDetail, MediaDetail, Readings, SessionEvent, SessionSettings};
 use crate::event::facts::PlaybackSession;
@@ -138,7 +138,7 @@ pub fn stored(events: Vec<SessionEvent>) -> KeyEvents {
 pub fn facts(text: &str, watermark: &str) -> Vec<SessionFacts> {
     let watermark_ms = (watermark != "-").then(|| T0 + ms(watermark));
     let settings = SessionSettings::default();
-    derive("key", &stored(script(text)), &[], watermark_ms, &settings)
+    derive("key", None, &stored(script(text)), watermark_ms, &settings)
 }
 
 /// The numbers of a session that are not zero, by column name.

@@ -111,7 +111,7 @@ fn any_detail() -> impl Strategy<Value = EventDetail> {
     })
 }
 
-fn any_event() -> impl Strategy<Value = KeyedEvent> {
+pub fn any_event() -> impl Strategy<Value = KeyedEvent> {
     let place = (0..4usize, any_time_ms(), 0..EventKind::ALL.len(), any::<u64>());
     let numbers = (proptest::option::of(0..600_000i64), proptest::option::weighted(0.5, 0..6i64));
     (place, numbers, any_detail(), any_readings()).prop_map(|((key, time_ms, kind, id), (playhead_ms, seq), detail, readings)| {
@@ -145,7 +145,7 @@ fn any_event() -> impl Strategy<Value = KeyedEvent> {
     })
 }
 
-fn check_rows(tables: &Tables) {
+pub fn check_rows(tables: &Tables) {
     let mut sums: BTreeMap<(&str, i64), PlaybackSession> = BTreeMap::new();
     let mut last: Option<&PlaybackInterval> = None;
     for row in tables.intervals.values() {

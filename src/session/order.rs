@@ -8,11 +8,14 @@
 
 use std::borrow::Cow;
 
+use serde::{Deserialize, Serialize};
+
 use super::EventDetail;
-use super::shard::Kept;
+use super::events::Kept;
+use crate::event::names::Name;
 
 /// A sender whose clock is further off than this has other troubles than order.
-const LOOK_BACK_MS: i64 = 10_000;
+pub const LOOK_BACK_MS: i64 = 10_000;
 /// Neighbours looked at: a burst of reports at one instant must not cost the square of its length.
 const LOOK_BACK_EVENTS: usize = 64;
 
@@ -42,6 +45,24 @@ pub fn in_sequence<'a>(events: &'a [Kept], details: &[EventDetail]) -> Cow<'a, [
     Cow::Owned(ordered)
 }
 
+/// How many of these events, at most so many, no number of a later one moves: they may be put in
+/// sequence without the rest, and the rest without them.
+pub fn settled_count(events: &[Kept], at_most: usize, details: &[EventDetail]) -> usize {
+    let mut count = at_most;
+    let mut at = count;
+    while count > 0
+        && let Some(event) = events.get(at)
+        && event.event_ts_ms - events[count - 1].event_ts_ms <= LOOK_BACK_MS
+    {
+        match overtakes(&events[..at], event, details).filter(|first| *first < count) {
+            // Those from the first that is moved on are not settled, and may move others.
+            Some(first) => (count, at) = (first, first),
+            None => at += 1,
+        }
+    }
+    count
+}
+
 /// Place of the first neighbour that the sender numbered after `event`.
 fn overtakes(before: &[Kept], event: &Kept, details: &[EventDetail]) -> Option<usize> {
     let seq = event.seq?;
@@ -53,11 +74,19 @@ fn overtakes(before: &[Kept], event: &Kept, details: &[EventDetail]) -> Option<u
         .last()
 }
 
+/// The highest number of a source.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Highest {
+    #[serde(with = "crate::event::names::one")]
+    source: Name,
+    seq: i64,
+}
+
 /// Reports that a sender numbered and that never came.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Numbering {
-    /// The highest number of each source.
-    highest: Vec<(&'static str, i64)>,
+    /// Of each source.
+    highest: Vec<Highest>,
     pub lost: i64,
 }
 
@@ -70,10 +99,11 @@ impl Numbering {
         let Some(seq) = seq else {
             return;
         };
-        let Some((_, highest)) = self.highest.iter_mut().find(|(of, _)| *of == source) else {
-            self.highest.push((source, seq));
+        let Some(highest) = self.highest.iter_mut().find(|highest| highest.source == source) else {
+            self.highest.push(Highest { source, seq });
             return;
         };
+        let highest = &mut highest.seq;
         let missing = seq.saturating_sub(*highest).saturating_sub(1);
         if seq > *highest {
             self.lost += if missing <= GAP_MAX { missing } else { 0 };

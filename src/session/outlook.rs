@@ -4,8 +4,11 @@
 //!
 //! Invariant: a verdict depends on the events of the session and on the watermark, and on nothing else.
 
+use serde::{Deserialize, Serialize};
+
 use super::EventDetail;
-use super::shard::Kept;
+use super::events::Kept;
+use super::packed::shift;
 use crate::event::{EventKind, ReportedState};
 
 /// A frame this soon after a fatal error means that the player recovered (3.1, rule 1).
@@ -81,13 +84,38 @@ pub fn takes_up_again(event: &Kept, detail: &EventDetail, ended_ms: i64) -> bool
     event.kind == EventKind::PlaybackStart && detail.native_session_id.is_some() && event.event_ts_ms - ended_ms <= RECOVERY_MS
 }
 
+/// Whether a session has ended so far otherwise than by an error.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct Ends {
+    /// It may have been taken up again.
+    ever: bool,
+    /// When it ended, if it was not.
+    now_ms: Option<i64>,
+}
+
+impl Ends {
+    /// Whether the next event counts: after the end only one that takes it up again does.
+    pub fn take(&mut self, event: &Kept, detail: &EventDetail) -> bool {
+        if self.now_ms.is_some_and(|ms| !takes_up_again(event, detail, ms)) {
+            return false;
+        }
+        self.now_ms = is_end(event.kind, detail).then_some(event.event_ts_ms);
+        self.ever |= self.now_ms.is_some();
+        true
+    }
+
+    pub fn shift(&mut self, by_ms: i64) {
+        shift(&mut self.now_ms, by_ms);
+    }
+}
+
 /// What the rest of a session says about an error in it.
 #[derive(Default)]
 pub struct Outlook {
     /// Place and time of each `PlaybackStart`; only filled when the session holds an error.
     starts: Vec<(usize, i64)>,
     last_frame: Option<usize>,
-    ends: bool,
+    ends: Ends,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,29 +130,27 @@ pub enum Verdict {
 }
 
 impl Outlook {
-    pub fn of(events: &[Kept], details: &[EventDetail]) -> Self {
+    /// `ends`: of the session before these events.
+    pub fn of(ends: Ends, events: &[Kept], details: &[EventDetail]) -> Self {
         let detail_of = |event: &Kept| &details[event.detail as usize];
         let is_serious = |event: &Kept| error_fatality(event.kind, detail_of(event)).is_some_and(|fatal| fatal != Some(false));
-        let mut outlook = Outlook::default();
+        let mut outlook = Outlook {
+            ends,
+            ..Outlook::default()
+        };
         if !events.iter().any(is_serious) {
             return outlook;
         }
-        let mut ended_ms = None;
         for (index, event) in events.iter().enumerate() {
             let detail = detail_of(event);
-            if ended_ms.is_some_and(|ms| !takes_up_again(event, detail, ms)) {
+            if !outlook.ends.take(event, detail) {
                 continue;
             }
-            ended_ms = None;
             if event.kind == EventKind::PlaybackStart {
                 outlook.starts.push((index, event.event_ts_ms));
             }
             if shows_frame(event, detail) {
                 outlook.last_frame = Some(index);
-            }
-            if is_end(event.kind, detail) {
-                outlook.ends = true;
-                ended_ms = Some(event.event_ts_ms);
             }
         }
         outlook
@@ -139,10 +165,21 @@ impl Outlook {
             None if self.last_frame > Some(index) => return Verdict::PlayedOn,
             _ => {}
         }
-        if error_ms < decided_before_ms || self.ends {
+        if error_ms < decided_before_ms || self.ends.ever {
             return Verdict::Fatal;
         }
         Verdict::Undecided
+    }
+
+    /// Whether no event of this session after the last one here can change the verdict. Without a word
+    /// of the sender, any later frame shows that an error broke nothing.
+    pub fn is_final(&self, index: usize, event: &Kept, detail: &EventDetail, decided_before_ms: i64) -> bool {
+        match self.verdict(index, event, detail, decided_before_ms) {
+            Verdict::Undecided => false,
+            Verdict::Fatal if error_fatality(event.kind, detail).flatten() == Some(true) => event.event_ts_ms < decided_before_ms,
+            Verdict::Fatal => self.ends.now_ms.is_some_and(|ms| ms < decided_before_ms),
+            _ => true,
+        }
     }
 
     fn restarts(&self, index: usize, error_ms: i64) -> bool {

@@ -7,6 +7,8 @@
 //! Invariant: the pieces of a session cover its stretches exactly, so every total is the sum of them.
 //! Invariant: nothing that ended more than `LOOK_BACK_MS` before the present changes any more.
 
+use serde::{Deserialize, Serialize};
+
 use super::causes::Causes;
 use super::screen::{Played, Screen};
 use crate::event::facts::{PlaybackState, StallCause};
@@ -31,16 +33,18 @@ pub struct Piece {
 }
 
 /// A span of one state. The last one is the present and grows with each event.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Stretch {
     start_ms: i64,
     end_ms: i64,
     /// `None` where nothing is known to have happened: before the intent, after a failure.
     state: Option<PlaybackState>,
     cause: Option<StallCause>,
-    /// How many begin here: more than one where a report adds stalls up, none on the later parts of a
-    /// stall that a pause interrupted.
+    /// How many begin here: more than one where a report adds stalls up, none where a counter grew in time
+    /// and not in number, and on later parts.
     starts: i64,
+    /// A later part of a stall that something interrupted.
+    continues: bool,
 }
 
 impl Stretch {
@@ -79,8 +83,88 @@ pub struct ReportedStall {
     pub count: i64,
 }
 
-/// The time of one session so far.
+/// Stretches as numbers: each as what it is, then its length, and before it the time between it and the
+/// one before if it does not begin where that ended, as nearly all do.
+mod packed_list {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Stretch;
+    use crate::event::facts::{PlaybackState, StallCause};
+    use crate::session::packed::{Reader, Writer};
+
+    const APART: u64 = 1;
+    const BEGINS: u64 = 2;
+    /// More than one begins: their number follows.
+    const BEGIN_MANY: u64 = 4;
+    const CONTINUES: u64 = 8;
+    const STATE_SHIFT: u32 = 4;
+    const STATE_BITS: u32 = 4;
+
+    pub fn serialize<S: Serializer>(list: &[Stretch], serializer: S) -> Result<S::Ok, S::Error> {
+        let mut writer = Writer::default();
+        let mut last_ms = 0;
+        for stretch in list {
+            let state = stretch.state.map_or(0, |state| 1 + state as u64);
+            let cause = stretch.cause.map_or(0, |cause| 1 + cause as u64);
+            let apart_ms = stretch.start_ms - last_ms;
+            let apart = if apart_ms == 0 { 0 } else { APART };
+            let continues = if stretch.continues { CONTINUES } else { 0 };
+            let begins = match stretch.starts {
+                0 => 0,
+                1 => BEGINS,
+                _ => BEGIN_MANY,
+            };
+            writer.number((cause << STATE_BITS | state) << STATE_SHIFT | continues | begins | apart);
+            if apart_ms != 0 {
+                writer.signed(apart_ms);
+            }
+            if begins == BEGIN_MANY {
+                writer.signed(stretch.starts);
+            }
+            writer.signed(stretch.length_ms());
+            last_ms = stretch.end_ms;
+        }
+        writer.bytes.serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Stretch>, D::Error> {
+        let bytes = Vec::<u8>::deserialize(deserializer)?;
+        let mut reader = Reader { rest: &bytes };
+        let mut list = Vec::new();
+        let mut last_ms = 0;
+        while !reader.rest.is_empty() {
+            let what = reader.number();
+            let apart_ms = if what & APART == 0 { 0 } else { reader.signed() };
+            let starts = match what & (BEGINS | BEGIN_MANY) {
+                0 => 0,
+                BEGINS => 1,
+                _ => reader.signed(),
+            };
+            let start_ms = last_ms + apart_ms;
+            last_ms = start_ms + reader.signed();
+            let number = what >> STATE_SHIFT;
+            list.push(Stretch {
+                start_ms,
+                end_ms: last_ms,
+                state: nth(&PlaybackState::ALL, number & ((1 << STATE_BITS) - 1)),
+                cause: nth(&StallCause::ALL, number >> STATE_BITS),
+                starts,
+                continues: what & CONTINUES != 0,
+            });
+        }
+        Ok(list)
+    }
+
+    /// 0 is none.
+    fn nth<T: Copy>(all: &[T], number: u64) -> Option<T> {
+        all.get((number as usize).checked_sub(1)?).copied()
+    }
+}
+
+/// The time of one session so far, save what was frozen.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Stretches {
+    #[serde(with = "packed_list")]
     list: Vec<Stretch>,
 }
 
@@ -92,6 +176,7 @@ impl Stretches {
             state: None,
             cause: None,
             starts: 1,
+            continues: false,
         };
         Self { list: vec![present] }
     }
@@ -141,6 +226,7 @@ impl Stretches {
             state,
             cause: is_stall.then(|| causes.of_stall(now_ms)),
             starts: 1,
+            continues: false,
         });
     }
 
@@ -193,6 +279,7 @@ impl Stretches {
                 state: Some(PlaybackState::Rebuffering),
                 cause: Some(cause),
                 starts: if is_first { count } else { 0 },
+                continues: !is_first,
                 ..stretch
             });
             match stretch.state {
@@ -249,6 +336,7 @@ impl Stretches {
                 state: Some(PlaybackState::Seeking),
                 cause: None,
                 starts: 1,
+                continues: false,
             });
         }
         self.begin(now_ms, state, causes);
@@ -284,10 +372,59 @@ impl Stretches {
                 continue;
             }
             let length_ms = stretch.length_ms() / stretch.starts.max(1);
-            so_far_ms = if stretch.starts > 0 { length_ms } else { so_far_ms + length_ms };
+            so_far_ms = if stretch.continues { so_far_ms + length_ms } else { length_ms };
             longest_ms = longest_ms.max(so_far_ms);
         }
         longest_ms
+    }
+
+    /// Moves all times.
+    pub fn shift(&mut self, by_ms: i64) {
+        for stretch in &mut self.list {
+            stretch.start_ms += by_ms;
+            stretch.end_ms += by_ms;
+        }
+    }
+
+    /// Takes out all time before a whole minute at or before `through_ms` where no stall is divided. The
+    /// present stays where it is a stall: its end may take it back. Returns what was taken and where it
+    /// ends.
+    pub fn freeze(&mut self, through_ms: i64) -> Option<(Stretches, i64)> {
+        let frozen_ms = self.freezable_until(through_ms);
+        if self.list[0].start_ms >= frozen_ms {
+            return None;
+        }
+        let over = self.list.partition_point(|stretch| stretch.end_ms <= frozen_ms);
+        let keep = over.min(self.list.len() - 1);
+        let mut frozen: Vec<Stretch> = self.list.drain(..keep).collect();
+        let first = &mut self.list[0];
+        if first.start_ms < frozen_ms {
+            frozen.push(Stretch {
+                end_ms: frozen_ms,
+                ..*first
+            });
+            first.start_ms = frozen_ms;
+            first.starts = 0;
+        }
+        Some((Stretches { list: frozen }, frozen_ms))
+    }
+
+    fn freezable_until(&self, through_ms: i64) -> i64 {
+        let present = self.list.last().expect("the list is never empty");
+        let mut frozen_ms = whole_minute(through_ms.min(present.end_ms - 1));
+        // From the end on: a stall goes with all of its parts, and with the time between them.
+        let mut is_later_part = false;
+        for (at, stretch) in self.list.iter().enumerate().rev() {
+            if stretch.state != Some(PlaybackState::Rebuffering) {
+                continue;
+            }
+            let is_present = at + 1 == self.list.len();
+            if stretch.end_ms > frozen_ms || is_later_part || is_present {
+                frozen_ms = frozen_ms.min(whole_minute(stretch.start_ms));
+            }
+            is_later_part = stretch.continues && stretch.end_ms > frozen_ms;
+        }
+        frozen_ms
     }
 
     /// Cuts the stretches into pieces. `is_open`: a stall of the present may go on.
@@ -299,7 +436,7 @@ impl Stretches {
                 continue;
             };
             let is_stall = state == PlaybackState::Rebuffering;
-            if is_stall && stretch.starts > 0 {
+            if is_stall && !stretch.continues {
                 stall.end(&mut pieces);
             }
             let is_provisional = is_open && is_stall && at + 1 == self.list.len();
@@ -313,11 +450,15 @@ impl Stretches {
     }
 }
 
+fn whole_minute(time_ms: i64) -> i64 {
+    time_ms.div_euclid(MINUTE_MS) * MINUTE_MS
+}
+
 /// Adds the pieces of one stretch.
 fn cut(stretch: &Stretch, state: PlaybackState, is_provisional: bool, screen: &mut Screen<'_>, pieces: &mut Vec<Piece>) {
     let mut start_ms = stretch.start_ms;
     while start_ms < stretch.end_ms {
-        let minute_end_ms = (start_ms.div_euclid(MINUTE_MS) + 1) * MINUTE_MS;
+        let minute_end_ms = whole_minute(start_ms) + MINUTE_MS;
         let end_ms = stretch.end_ms.min(minute_end_ms);
         let played = match state {
             PlaybackState::Playing => screen.play(start_ms, end_ms),

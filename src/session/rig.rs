@@ -39,6 +39,19 @@ impl Tables {
         }
     }
 
+    /// Like `assert_eq`, with the first row that differs alone.
+    pub fn check_same(&self, expected: &Tables, name: &str) {
+        let sessions: Vec<_> = self.sessions.values().zip(expected.sessions.values()).collect();
+        for (row, expected) in sessions {
+            assert_eq!(row, expected, "{name}");
+        }
+        let intervals: Vec<_> = self.intervals.values().zip(expected.intervals.values()).collect();
+        for (row, expected) in intervals {
+            assert_eq!(row, expected, "{name}");
+        }
+        assert!(self == expected, "{name}: rows are missing or too many");
+    }
+
     /// What the rules say of all events at once.
     pub fn of(events: &[KeyedEvent], watermark_ms: Option<i64>) -> Tables {
         let mut by_key: BTreeMap<&str, Vec<SessionEvent>> = BTreeMap::new();
@@ -50,7 +63,7 @@ impl Tables {
         let settings = SessionSettings::default();
         for (key, events) in by_key {
             let events = stored(events);
-            for facts in timeline::derive(key, &events, &[], watermark_ms, &settings) {
+            for facts in timeline::derive(key, None, &events, watermark_ms, &settings) {
                 tables.fold(FactChanges {
                     intervals_added: facts.pieces.iter().map(|p| facts.interval(p)).collect(),
                     sessions_added: vec![facts.session],

@@ -1,6 +1,6 @@
 //! The segments of a session: what its events say of viewer, device, network and content, as one.
 //!
-//! Stands below `timeline`, which calls it once a session.
+//! Stands below `timeline`, which shows it each event.
 //!
 //! Invariant: the result depends on the order of the events and on nothing else.
 
@@ -8,31 +8,28 @@ use std::sync::Arc;
 
 use crate::event::facts::Segments;
 
-/// The first value known of each field in event order, save that the last stream type counts: the
-/// reference player calls everything live until the manifest is loaded. `None` without events.
-pub fn merge<'a>(mut of_events: impl Iterator<Item = &'a Arc<Segments>>) -> Option<Arc<Segments>> {
-    let mut last = of_events.next()?;
-    let mut merged = Arc::clone(last);
-    let mut stream_type = last.stream_type.as_ref();
-    for next in of_events {
-        if Arc::ptr_eq(next, last) {
-            continue;
-        }
-        last = next;
-        stream_type = next.stream_type.as_ref().or(stream_type);
-        if !adds_to(next, &merged) {
-            continue;
-        }
-        if covers(next, &merged) {
-            merged = Arc::clone(next);
-        } else {
-            fill(Arc::make_mut(&mut merged), next);
-        }
+/// Takes the segments of a session's next event: the first value known of each field counts, save that
+/// of stream types the last does: the reference player calls everything live until the manifest is
+/// loaded.
+pub fn take(merged: &mut Arc<Segments>, next: &Arc<Segments>) {
+    if Arc::ptr_eq(merged, next) || !would_change(merged, next) {
+        return;
     }
-    if merged.stream_type.as_ref() != stream_type {
-        Arc::make_mut(&mut merged).stream_type = stream_type.cloned();
+    let stream_type = next.stream_type.as_ref().or(merged.stream_type.as_ref()).cloned();
+    if covers(next, merged) {
+        *merged = Arc::clone(next);
+    } else {
+        fill(Arc::make_mut(merged), next);
     }
-    Some(merged)
+    if merged.stream_type != stream_type {
+        Arc::make_mut(merged).stream_type = stream_type;
+    }
+}
+
+/// Whether an event with the segments `next` changes what is known of its session.
+pub fn would_change(merged: &Segments, next: &Segments) -> bool {
+    let turns_stream = next.stream_type.is_some() && next.stream_type != merged.stream_type;
+    turns_stream || adds_to(next, merged)
 }
 
 /// Every text of the segments but the stream type, which has a rule of its own.

@@ -1,169 +1,57 @@
-//! The keys of one shard: their events, the facts last derived from them, and when to look again.
+//! The keys of one shard: what is kept of each, and when to look again.
 //!
-//! Stands behind `Sessions`, which sends each key to one shard; a shard knows no other.
+//! Stands behind `Sessions`, which sends each key to one shard; a shard knows no other. Rows are not
+//! kept: what they were is derived again before a key's events change, and compared with what they are.
 //!
-//! Invariant: after `step`, every key's facts are those of its events at the watermark of that step.
+//! Invariant: after `step`, every key's rows are those of its events at the watermark of that step.
 //! Invariant: a key in memory has exactly one entry in `due`, at or before the watermark at which its
-//! facts change by themselves or it may leave.
+//! rows change by themselves or it may leave.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use super::checkpoint::{self, Fit, Work};
+use super::parts::Parts;
 use super::pieces::Piece;
+use super::slots::{SessionKey, Slots, Time};
 use super::timeline::{self, SessionFacts};
-use super::{EventDetail, FactChanges, KeyedEvent, Readings, SessionEvent, SessionSettings};
-use crate::event::EventKind;
-
-/// Events kept of one key: a day of heartbeats every 5 s, with room. The earliest are kept, so that
-/// the choice does not depend on the order of arrival.
-pub const KEY_EVENTS_MAX: usize = 20_000;
+use super::{FactChanges, KeyedEvent, SessionEvent, SessionSettings};
 
 /// How much longer than the idle gap a closed key stays, so that a little lateness costs no read from
 /// the lake.
 const EVICTION_SLACK_MS: i64 = 5 * 60_000;
 
-/// How many of the newest details are searched for an equal one. A player alternates between few.
-const DETAILS_SEARCHED: usize = 8;
+/// More unsettled events of one key are settled: an hour of heartbeats every 30 s has twice as many.
+const TAIL_EVENTS_MAX: usize = 64;
 
-/// Details that no event uses any more are cleared away past this many: events that others pushed out
-/// leave theirs behind.
-const UNUSED_DETAILS_MAX: usize = 64;
+/// With more unsettled events in all shards, keys are packed and settled as they are touched. So many
+/// take about 100 MB.
+const EVENTS_MAX: usize = 250_000;
 
-/// An event as a key keeps it; `detail` is its place in the key's details.
-#[derive(Debug, Clone)]
-pub struct Kept {
-    pub event_id: u128,
-    pub event_ts_ms: i64,
-    pub seq: Option<i64>,
-    pub playhead_ms: Option<i64>,
-    /// Boxed, since the reference player sends none.
-    pub readings: Option<Box<Readings>>,
-    pub kind: EventKind,
-    /// Its number put it before an event of an earlier time (`order`); false as stored.
-    pub is_mended: bool,
-    pub detail: u32,
+/// In need, an event this far behind the watermark is settled; a later one costs a read from the lake. A
+/// minute more takes 50 bytes of every open session.
+const SETTLE_LAG_MS: i64 = 60_000;
+
+/// When events are settled, and keys packed.
+#[derive(Debug, Clone, Copy)]
+pub struct Folding {
+    /// Of more events of one key, half are settled, so that one event more costs the same in the tenth
+    /// hour.
+    pub tail_events_max: usize,
+    /// With more events in the shard, all keys that are touched are settled and packed.
+    pub events_max: usize,
+    /// How far behind the watermark an event is settled.
+    pub settle_lag_ms: i64,
 }
 
-impl Kept {
-    /// The canonical order. Without a sequence number, an instant's events are taken in the order of
-    /// their kinds: a request before the frame, a pause before the end.
-    fn order(&self, other: &Kept) -> Ordering {
-        (self.event_ts_ms, self.seq, self.kind, self.event_id).cmp(&(other.event_ts_ms, other.seq, other.kind, other.event_id))
-    }
-}
-
-/// The events of one key in canonical order, each id once.
-#[derive(Debug, Default)]
-pub struct KeyEvents {
-    pub events: Vec<Kept>,
-    pub details: Vec<EventDetail>,
-    /// True once an event was left out for `KEY_EVENTS_MAX`.
-    pub capped: bool,
-    /// Newest event time seen, kept or not.
-    newest_ms: Option<i64>,
-}
-
-impl KeyEvents {
-    /// Says whether the facts may change by it.
-    pub fn insert(&mut self, event: SessionEvent) -> bool {
-        self.newest_ms = self.newest_ms.max(Some(event.event_ts_ms));
-        let mut kept = Kept {
-            event_id: event.event_id,
-            event_ts_ms: event.event_ts_ms,
-            seq: event.seq,
-            playhead_ms: event.playhead_ms,
-            readings: event.readings,
-            kind: event.kind,
-            is_mended: false,
-            detail: 0,
-        };
-        if let Some(at) = self.events.iter().position(|old| old.event_id == kept.event_id) {
-            // The same id at another time: the earlier one stands, whichever came first.
-            if kept.order(&self.events[at]) != Ordering::Less {
-                return false;
-            }
-            self.events.remove(at);
-        }
-        if self.events.len() >= KEY_EVENTS_MAX && !self.make_room(&kept) {
-            return !std::mem::replace(&mut self.capped, true);
-        }
-        if self.details.len() > 2 * self.events.len() + UNUSED_DETAILS_MAX {
-            self.compact_details();
-        }
-        kept.detail = self.intern(event.detail);
-        self.place(kept);
-        true
-    }
-
-    /// Drops the last event if `kept` comes before it.
-    fn make_room(&mut self, kept: &Kept) -> bool {
-        let comes_last = self.events.last().is_some_and(|last| last.order(kept) == Ordering::Less);
-        if comes_last {
-            return false;
-        }
-        self.events.pop();
-        self.capped = true;
-        true
-    }
-
-    fn place(&mut self, kept: Kept) {
-        let appends = self.events.last().is_none_or(|last| last.order(&kept) == Ordering::Less);
-        if appends {
-            self.events.push(kept);
-            return;
-        }
-        let at = self.events.partition_point(|old| old.order(&kept) == Ordering::Less);
-        self.events.insert(at, kept);
-    }
-
-    fn intern(&mut self, mut detail: EventDetail) -> u32 {
-        let searched = self.details.len().saturating_sub(DETAILS_SEARCHED);
-        for (at, known) in self.details.iter().enumerate().skip(searched).rev() {
-            if detail.segments == known.segments {
-                detail.segments = Arc::clone(&known.segments);
-                if detail == *known {
-                    return at as u32;
-                }
-            }
-        }
-        self.details.push(detail);
-        (self.details.len() - 1) as u32
-    }
-
-    /// Forgets details that no event uses any more.
-    fn compact_details(&mut self) {
-        let old = std::mem::take(&mut self.details);
-        let mut places: HashMap<u32, u32> = HashMap::new();
-        for event in &mut self.events {
-            event.detail = *places.entry(event.detail).or_insert_with(|| {
-                self.details.push(old[event.detail as usize].clone());
-                (self.details.len() - 1) as u32
-            });
-        }
-    }
-}
-
-struct KeyState {
-    key: Arc<str>,
-    events: KeyEvents,
-    facts: Vec<SessionFacts>,
-    /// When this key stands in `Shard::due`.
-    due_ms: Option<i64>,
-    /// An earlier event may continue a session that is in the lake and not in memory. `None`: none can.
-    complete_from_ms: Option<i64>,
-    touched: bool,
-}
-
-impl KeyState {
-    fn new(session_key: &str, complete_from_ms: Option<i64>) -> Self {
+impl Folding {
+    /// For one of so many shards.
+    pub fn of_shards(shards: usize) -> Self {
         Self {
-            key: Arc::from(session_key),
-            events: KeyEvents::default(),
-            facts: Vec::new(),
-            due_ms: None,
-            complete_from_ms,
-            touched: false,
+            tail_events_max: TAIL_EVENTS_MAX,
+            events_max: EVENTS_MAX / shards,
+            settle_lag_ms: SETTLE_LAG_MS,
         }
     }
 }
@@ -171,33 +59,49 @@ impl KeyState {
 /// A part of the keys.
 pub struct Shard {
     settings: SessionSettings,
-    keys: HashMap<Arc<str>, KeyState>,
-    /// The first watermark that may change a key's facts or send it out, and the key.
-    due: BTreeSet<(i64, Arc<str>)>,
+    folding: Folding,
+    slots: Slots,
+    parts: Parts,
+    /// By the second: slots of the keys whose `due_ms` is in it, the first watermark that may change a
+    /// key's rows or send it out. Slots that have another by now are passed over.
+    due: BTreeMap<i64, Vec<u32>>,
     evicted_through_ms: Option<i64>,
     open_sessions: usize,
     events: usize,
+    events_left_out: u64,
+}
+
+/// What happens to a key in one step.
+struct Visit {
+    slot: u32,
+    events: Vec<SessionEvent>,
+    is_rewritten: bool,
 }
 
 impl Shard {
-    pub fn new(settings: SessionSettings) -> Self {
+    pub fn new(settings: SessionSettings, folding: Folding) -> Self {
         Self {
             settings,
-            keys: HashMap::new(),
-            due: BTreeSet::new(),
+            folding,
+            slots: Slots::default(),
+            parts: Parts::default(),
+            due: BTreeMap::new(),
             evicted_through_ms: None,
             open_sessions: 0,
             events: 0,
+            events_left_out: 0,
         }
     }
 
-    /// Whether everything that an event of this key and time could continue is in memory, for an
-    /// event that is older than the last eviction.
-    pub fn holds_history(&self, session_key: &str, event_ts_ms: i64) -> bool {
-        let Some(state) = self.keys.get(session_key) else {
-            return false;
+    /// Whether an event may have a place among what is in the lake and not in memory.
+    /// `evicted_through_ms` counts for keys that are not in memory.
+    pub fn lacks_history(&self, session_key: &str, event: &SessionEvent, evicted_through_ms: Option<i64>) -> bool {
+        let number = self.slots.find(&SessionKey::new(session_key));
+        let Some(slot) = number.and_then(|number| self.slots.get(number)) else {
+            return Some(event.event_ts_ms) < evicted_through_ms;
         };
-        state.complete_from_ms.is_none_or(|ms| event_ts_ms >= ms)
+        let is_before = slot.complete_from_ms.get().is_some_and(|ms| event.event_ts_ms < ms);
+        is_before || !checkpoint::fits(&slot.memory, event, slot.settled_ms.get(), session_key, &self.parts)
     }
 
     pub fn evicted_through(&self) -> Option<i64> {
@@ -212,156 +116,312 @@ impl Shard {
         self.events
     }
 
+    /// Events that came too late for their key, whose history was not loaded for them.
+    pub fn events_left_out(&self) -> u64 {
+        self.events_left_out
+    }
+
+    #[cfg(test)]
+    pub fn set_folding(&mut self, folding: Folding) {
+        self.folding = folding;
+    }
+
     /// Takes events whose rows are already written: all of the key from `loaded_from_ms` on.
     pub fn load(&mut self, session_key: &str, events: Vec<SessionEvent>, loaded_from_ms: Option<i64>, watermark_ms: Option<i64>) {
         // Of a key that comes to memory by this, nothing is held before.
-        let state = state_of(&mut self.keys, session_key, Some(i64::MAX));
+        let number = self.slots.find_or_insert(SessionKey::new(session_key), Some(i64::MAX));
+        let mut work = self.open(number, session_key);
+        let start_ms = work.course.as_ref().map(|course| course.started_at_ms);
+        if start_ms.is_some_and(|start_ms| events.iter().all(|event| event.event_ts_ms != start_ms)) {
+            // The span lacks the session under way: what is in memory knows more.
+            return self.keep(number, work, session_key, false);
+        }
+        let Some(slot) = self.slots.get_mut(number) else {
+            return;
+        };
         // What was not loaded reaches one idle gap into what was.
         let reached_ms = loaded_from_ms.map(|ms| ms.saturating_add(self.settings.idle_gap_ms));
-        // `None` is the least of all: it stands for the whole history, and stays.
-        state.complete_from_ms = state.complete_from_ms.min(reached_ms);
-        for event in events {
-            let before = state.events.events.len();
-            state.events.insert(event);
-            self.events += state.events.events.len() - before;
+        let complete_from_ms = match work.course.take() {
+            Some(_) => reached_ms,
+            // `None` is the least of all: it stands for the whole history, and stays.
+            None => slot.complete_from_ms.get().min(reached_ms),
+        };
+        let tail = std::mem::take(&mut work.events);
+        work.events.capped = tail.capped;
+        slot.complete_from_ms = complete_from_ms.into();
+        slot.settled_ms = Time::NONE;
+        for event in tail.to_events().into_iter().chain(events) {
+            slot.newest_ms = slot.newest_ms.get().max(Some(event.event_ts_ms)).into();
+            work.events.insert(event);
         }
-        let key = Arc::clone(&state.key);
-        self.derive(&key, watermark_ms);
+        let mut facts = self.derive(&work, session_key, watermark_ms);
+        if let Some(start_ms) = start_ms
+            && facts.iter().all(|facts| facts.session.started_at_ms != start_ms)
+        {
+            // The span begins within a session and divides what follows elsewhere.
+            self.begin_at(number, &mut work, start_ms);
+            facts = self.derive(&work, session_key, watermark_ms);
+        }
+        self.account(number, &facts);
+        self.keep(number, work, session_key, false);
     }
 
-    /// Takes new events, writes the keys of `rewrite` anew, and moves on to the watermark.
+    /// Forgets what came before the start of a session, which an event before it has loaded again.
+    fn begin_at(&mut self, number: u32, work: &mut Work, start_ms: i64) {
+        let events = std::mem::take(&mut work.events);
+        work.events.capped = events.capped;
+        let rest = events.to_events().into_iter().filter(|event| event.event_ts_ms >= start_ms);
+        for event in rest {
+            work.events.insert(event);
+        }
+        if let Some(slot) = self.slots.get_mut(number) {
+            slot.complete_from_ms = Some(start_ms.saturating_add(1)).into();
+        }
+    }
+
+    /// Takes new events, writes the keys of `rewrite` anew, and moves on from one watermark to another.
     pub fn step(
         &mut self,
         events: Vec<KeyedEvent>,
         rewrite: Vec<String>,
-        watermark_ms: Option<i64>,
+        watermarks_ms: (Option<i64>, Option<i64>),
         evicted_through_ms: Option<i64>,
     ) -> FactChanges {
-        let mut touched = self.take(events, evicted_through_ms);
-        self.take_due(watermark_ms, &mut touched);
-        let rewritten: HashSet<String> = rewrite.into_iter().collect();
-        for session_key in &rewritten {
-            if let Some(state) = self.keys.get_mut(session_key.as_str()) {
-                touch(state, &mut touched);
-            }
-        }
         let mut changes = FactChanges::default();
-        for key in touched {
-            let mut before = self.derive(&key, watermark_ms);
-            if rewritten.contains(&*key) {
-                before.clear();
-            }
-            if let Some(state) = self.keys.get_mut(&key) {
-                state.touched = false;
-                compare(&before, &state.facts, &mut changes);
-            }
-            self.evict_if_over(&key, watermark_ms);
+        for visit in self.visits(events, &rewrite, watermarks_ms.1, evicted_through_ms) {
+            self.visit(visit, watermarks_ms, &mut changes);
         }
-        changes.rewritten_keys.extend(rewritten);
+        changes.rewritten_keys = rewrite;
+        changes.rewritten_keys.sort_unstable();
+        changes.rewritten_keys.dedup();
         changes
     }
 
-    /// Stores the events; returns the keys that they change.
-    fn take(&mut self, events: Vec<KeyedEvent>, evicted_through_ms: Option<i64>) -> Vec<Arc<str>> {
-        let mut touched = Vec::new();
+    /// The keys that this step concerns, each once: with new events, to be rewritten, or due.
+    fn visits(
+        &mut self,
+        events: Vec<KeyedEvent>,
+        rewrite: &[String],
+        watermark_ms: Option<i64>,
+        evicted_through_ms: Option<i64>,
+    ) -> Vec<Visit> {
+        let mut places: HashMap<u32, usize> = HashMap::new();
+        let mut visits: Vec<Visit> = Vec::new();
+        let mut visit_of = |slot: u32, visits: &mut Vec<Visit>| -> usize {
+            *places.entry(slot).or_insert_with(|| {
+                visits.push(Visit {
+                    slot,
+                    events: Vec::new(),
+                    is_rewritten: false,
+                });
+                visits.len() - 1
+            })
+        };
         for keyed in events {
-            let state = state_of(&mut self.keys, &keyed.session_key, evicted_through_ms);
-            let before = state.events.events.len();
-            if state.events.insert(keyed.event) {
-                touch(state, &mut touched);
-            }
-            self.events += state.events.events.len() - before;
+            let key = SessionKey::new(&keyed.session_key);
+            let slot = self.slots.find_or_insert(key, evicted_through_ms);
+            let at = visit_of(slot, &mut visits);
+            visits[at].events.push(keyed.event);
         }
-        touched
+        for session_key in rewrite {
+            if let Some(slot) = self.slots.find(&SessionKey::new(session_key)) {
+                let at = visit_of(slot, &mut visits);
+                visits[at].is_rewritten = true;
+            }
+        }
+        for slot in self.take_due(watermark_ms) {
+            visit_of(slot, &mut visits);
+        }
+        visits
     }
 
-    /// Touches the keys whose time has come.
-    fn take_due(&mut self, watermark_ms: Option<i64>, touched: &mut Vec<Arc<str>>) {
+    /// Slots of the keys whose time has come.
+    fn take_due(&mut self, watermark_ms: Option<i64>) -> Vec<u32> {
+        let mut taken = Vec::new();
         let Some(watermark_ms) = watermark_ms else {
+            return taken;
+        };
+        while let Some(entry) = self.due.first_entry()
+            && *entry.key() <= second_of(watermark_ms)
+        {
+            let (second, slots) = entry.remove_entry();
+            let mut later = Vec::new();
+            for number in slots {
+                let slot = self.slots.get_mut(number);
+                let Some(slot) = slot.filter(|slot| slot.due_ms.get().map(second_of) == Some(second)) else {
+                    continue;
+                };
+                if slot.due_ms.get() > Some(watermark_ms) {
+                    later.push(number);
+                    continue;
+                }
+                slot.due_ms = Time::NONE;
+                taken.push(number);
+            }
+            if !later.is_empty() {
+                self.due.insert(second, later);
+                break;
+            }
+        }
+        taken
+    }
+
+    fn visit(&mut self, visit: Visit, (before_ms, watermark_ms): (Option<i64>, Option<i64>), changes: &mut FactChanges) {
+        let number = visit.slot;
+        let Some(slot) = self.slots.get(number) else {
             return;
         };
-        let is_due = |first: Option<&(i64, Arc<str>)>| first.is_some_and(|f| f.0 <= watermark_ms);
-        while is_due(self.due.first()) {
-            let Some((_, key)) = self.due.pop_first() else {
-                return;
-            };
-            if let Some(state) = self.keys.get_mut(&key) {
-                state.due_ms = None;
-                touch(state, touched);
+        let session_key = slot.key.to_text();
+        let is_due = slot.due_ms == Time::NONE;
+        let mut work = self.open(number, &session_key);
+        let before = self.derive(&work, &session_key, before_ms);
+        let is_changed = self.insert(number, &mut work, visit.events);
+        if !is_changed && !is_due && !visit.is_rewritten {
+            return self.keep(number, work, &session_key, false);
+        }
+        let after = self.derive(&work, &session_key, watermark_ms);
+        let before = if visit.is_rewritten { &[][..] } else { &before };
+        compare(before, &after, changes);
+        self.account(number, &after);
+        if self.is_over(number, watermark_ms) {
+            return self.evict(number, work);
+        }
+        let is_full = self.events > self.folding.events_max;
+        if is_full || work.events.events.len() > self.folding.tail_events_max {
+            self.settle(number, &mut work, watermark_ms, is_full);
+        }
+        self.keep(number, work, &session_key, is_full);
+    }
+
+    /// Opens what is kept of a key, for as long as it is worked on.
+    fn open(&mut self, number: u32, session_key: &str) -> Box<Work> {
+        let Some(slot) = self.slots.get_mut(number) else {
+            return Box::default();
+        };
+        let memory = std::mem::take(&mut slot.memory);
+        self.events -= slot.events as usize;
+        slot.events = 0;
+        checkpoint::unpack(memory, session_key, &self.parts, self.settings)
+    }
+
+    /// Puts back what is kept of a key.
+    fn keep(&mut self, number: u32, mut work: Box<Work>, session_key: &str, packed: bool) {
+        let Some(slot) = self.slots.get_mut(number) else {
+            return;
+        };
+        slot.events = work.events.events.len() as u32;
+        self.events += slot.events as usize;
+        slot.memory = if packed {
+            checkpoint::pack(work, session_key, &mut self.parts)
+        } else {
+            work.release(&mut self.parts);
+            checkpoint::Memory::Open(work)
+        };
+    }
+
+    /// Inserts new events; says whether the rows may change by them.
+    ///
+    /// An event whose history was needed and not loaded is left out, or its segments are: whoever asks
+    /// `missing` first and loads what it names never comes here.
+    fn insert(&mut self, number: u32, work: &mut Work, mut events: Vec<SessionEvent>) -> bool {
+        events.sort_by_key(|event| event.event_ts_ms);
+        let Some(slot) = self.slots.get_mut(number) else {
+            return false;
+        };
+        let mut is_changed = false;
+        for mut event in events {
+            match work.fit(&event, slot.settled_ms.get(), &self.settings) {
+                Fit::Fits => {}
+                Fit::Late => {
+                    self.events_left_out += 1;
+                    continue;
+                }
+                Fit::NewSegments => {
+                    let known = work.course.as_ref().map(|course| Arc::clone(&course.segments));
+                    event.detail.segments = known.unwrap_or_default();
+                }
             }
+            slot.newest_ms = slot.newest_ms.get().max(Some(event.event_ts_ms)).into();
+            is_changed |= work.events.insert(event);
+        }
+        is_changed
+    }
+
+    fn derive(&self, work: &Work, session_key: &str, watermark_ms: Option<i64>) -> Vec<SessionFacts> {
+        timeline::derive(session_key, work.course.as_ref(), &work.events, watermark_ms, &self.settings)
+    }
+
+    /// Settles what may be settled of a key whose rows are written: in need all of it, else so much that
+    /// half of a tail is left, which spares late events a read from the lake.
+    fn settle(&mut self, number: u32, work: &mut Work, watermark_ms: Option<i64>, is_full: bool) {
+        let (Some(slot), Some(watermark_ms)) = (self.slots.get_mut(number), watermark_ms) else {
+            return;
+        };
+        let mut through_ms = watermark_ms.saturating_sub(self.folding.settle_lag_ms);
+        let half = work.events.events.len().saturating_sub(self.folding.tail_events_max / 2);
+        if let (false, Some(spared)) = (is_full, work.events.events.get(half)) {
+            through_ms = through_ms.min(spared.event_ts_ms - 1);
+        }
+        if !work.events.has_one_native_id(work.course.as_ref()) {
+            return;
+        }
+        let settled = timeline::settle(work.course.as_ref(), &work.events, through_ms, &self.settings);
+        if let Some(settled) = settled {
+            work.events.settle(settled.events);
+            work.course = Some(settled.course);
+            slot.settled_ms = Some(settled.through_ms).into();
         }
     }
 
-    /// Derives a key's facts and returns those that stood before.
-    fn derive(&mut self, key: &Arc<str>, watermark_ms: Option<i64>) -> Vec<SessionFacts> {
-        let Some(state) = self.keys.get_mut(key) else {
-            return Vec::new();
-        };
-        let facts = timeline::derive(key, &state.events, &state.facts, watermark_ms, &self.settings);
-        let before = std::mem::replace(&mut state.facts, facts);
-        self.open_sessions += count_open(&state.facts);
-        self.open_sessions -= count_open(&before);
-        self.schedule(key);
-        before
-    }
-
-    /// Makes sure that the key is looked at in time. An entry that has become too early stays: looking
-    /// once in vain is cheaper than moving it with every event.
-    fn schedule(&mut self, key: &Arc<str>) {
-        let Some(state) = self.keys.get_mut(key) else {
+    /// Takes note of what was derived: how many sessions are open, and when to look again. An entry of
+    /// `due` that has become too early stays: looking once in vain is cheaper than moving it with every
+    /// event.
+    fn account(&mut self, number: u32, facts: &[SessionFacts]) {
+        let Some(slot) = self.slots.get_mut(number) else {
             return;
         };
-        let change_ms = state.facts.iter().filter_map(|facts| facts.changes_after_ms).min();
+        self.open_sessions -= slot.open_sessions as usize;
+        slot.open_sessions = count_open(facts);
+        self.open_sessions += slot.open_sessions as usize;
+        let change_ms = facts.iter().filter_map(|facts| facts.changes_after_ms).min();
         let stay_ms = stay_ms(&self.settings);
-        let newest_ms = state.events.newest_ms;
-        let leave_ms = newest_ms.map(|newest_ms| newest_ms.saturating_add(stay_ms));
+        let leave_ms = slot.newest_ms.get().map(|newest_ms| newest_ms.saturating_add(stay_ms));
         // A key that was loaded in vain leaves with the next step.
         let after_ms = change_ms.or(leave_ms).unwrap_or(i64::MIN);
         let due_ms = after_ms.saturating_add(1);
-        match state.due_ms {
-            Some(standing_ms) if standing_ms <= due_ms => return,
-            Some(standing_ms) => {
-                self.due.remove(&(standing_ms, Arc::clone(key)));
-            }
-            None => {}
+        if slot.due_ms.get().is_some_and(|standing_ms| standing_ms <= due_ms) {
+            return;
         }
-        state.due_ms = Some(due_ms);
-        self.due.insert((due_ms, Arc::clone(key)));
+        slot.due_ms = Some(due_ms).into();
+        self.due.entry(second_of(due_ms)).or_default().push(number);
     }
 
-    fn evict_if_over(&mut self, key: &Arc<str>, watermark_ms: Option<i64>) {
-        let Some(state) = self.keys.get(key) else {
+    fn is_over(&self, number: u32, watermark_ms: Option<i64>) -> bool {
+        let Some(slot) = self.slots.get(number) else {
+            return false;
+        };
+        let leaves_after_ms = slot
+            .newest_ms
+            .get()
+            .map(|newest_ms| newest_ms.saturating_add(stay_ms(&self.settings)));
+        slot.open_sessions == 0 && leaves_after_ms.is_none_or(|ms| watermark_ms > Some(ms))
+    }
+
+    fn evict(&mut self, number: u32, mut work: Box<Work>) {
+        work.release(&mut self.parts);
+        let Some(slot) = self.slots.remove(number) else {
             return;
         };
-        if let Some(newest_ms) = state.events.newest_ms {
-            let leaves_after_ms = newest_ms.saturating_add(stay_ms(&self.settings));
-            if watermark_ms <= Some(leaves_after_ms) || count_open(&state.facts) > 0 {
-                return;
-            }
+        if let Some(newest_ms) = slot.newest_ms.get() {
             // An event up to one idle gap after the last one would continue its session.
             let reachable_ms = newest_ms.saturating_add(self.settings.idle_gap_ms + 1);
             self.evicted_through_ms = self.evicted_through_ms.max(Some(reachable_ms));
         }
-        self.events -= state.events.events.len();
-        if let Some(due_ms) = state.due_ms {
-            self.due.remove(&(due_ms, Arc::clone(key)));
-        }
-        self.keys.remove(key);
     }
 }
 
-fn state_of<'a>(keys: &'a mut HashMap<Arc<str>, KeyState>, session_key: &str, complete_from_ms: Option<i64>) -> &'a mut KeyState {
-    if !keys.contains_key(session_key) {
-        let state = KeyState::new(session_key, complete_from_ms);
-        keys.insert(Arc::clone(&state.key), state);
-    }
-    keys.get_mut(session_key).expect("the key was there or has just been put there")
-}
-
-fn touch(state: &mut KeyState, touched: &mut Vec<Arc<str>>) {
-    if !std::mem::replace(&mut state.touched, true) {
-        touched.push(Arc::clone(&state.key));
-    }
+fn second_of(time_ms: i64) -> i64 {
+    time_ms.div_euclid(1_000)
 }
 
 /// How long a closed key stays in memory after its newest event.
@@ -369,8 +429,8 @@ fn stay_ms(settings: &SessionSettings) -> i64 {
     settings.idle_gap_ms + EVICTION_SLACK_MS
 }
 
-fn count_open(facts: &[SessionFacts]) -> usize {
-    facts.iter().filter(|facts| facts.session.is_open).count()
+fn count_open(facts: &[SessionFacts]) -> u32 {
+    facts.iter().filter(|facts| facts.session.is_open).count() as u32
 }
 
 /// Adds the row differences of one key.
@@ -418,68 +478,5 @@ fn pair<'a, T, K: Ord>(before: &'a [T], after: &'a [T], key_of: impl Fn(&'a T) -
         let gone = if order.is_le() { old.next() } else { None };
         let come = if order.is_ge() { new.next() } else { None };
         visit(gone, come);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::session::fixtures::{T0, script, stored};
-
-    /// Kinds of the stored events, in order.
-    fn check(text: &str, expected: &[EventKind]) {
-        let mut events = script(text);
-        for _ in 0..2 {
-            let kinds: Vec<EventKind> = stored(events.clone()).events.iter().map(|e| e.kind).collect();
-            assert_eq!(kinds, expected, "\n{text}");
-            events.reverse();
-        }
-    }
-
-    #[test]
-    fn the_canonical_order_is_time_then_sequence_then_kind() {
-        use EventKind::*;
-        check("2 heartbeat\n1 playback_start", &[PlaybackStart, Heartbeat]);
-        check("1 playback_start\n1 playback_request", &[PlaybackRequest, PlaybackStart]);
-        check(
-            "1 playback_start seq=1\n1 playback_request seq=2\n1 custom",
-            &[Custom, PlaybackStart, PlaybackRequest],
-        );
-    }
-
-    #[test]
-    fn an_id_sent_again_with_another_time_counts_once_at_the_earlier() {
-        let mut events = script("5 heartbeat\n3 heartbeat\n9 heartbeat");
-        for event in &mut events {
-            event.event_id = 7;
-        }
-        for _ in 0..events.len() {
-            let store = stored(events.clone());
-            assert_eq!(store.events.len(), 1);
-            assert_eq!(store.events[0].event_ts_ms, T0 + 3_000);
-            events.rotate_left(1);
-        }
-    }
-
-    #[test]
-    fn equal_details_are_kept_once_and_unused_ones_are_cleared() {
-        let lines = (0..100).map(|n| format!("{n} heartbeat bps={} net=4g\n", 1 + n % 2));
-        let text: String = lines.collect();
-        let store = stored(script(&text));
-        assert_eq!((store.events.len(), store.details.len()), (100, 2));
-        let [first, second] = &store.details[..] else {
-            panic!("two details");
-        };
-        assert!(Arc::ptr_eq(&first.segments, &second.segments));
-
-        let mut store = KeyEvents::default();
-        let lines = (0..1_000).map(|n| format!("{} heartbeat bps={n}\n", 1_000 - n));
-        for mut event in script(&lines.collect::<String>()) {
-            event.event_id = 7;
-            store.insert(event);
-        }
-        assert_eq!(store.events.len(), 1);
-        assert!(store.details.len() <= UNUSED_DETAILS_MAX + 2);
-        assert_eq!(store.details[store.events[0].detail as usize].bitrate_bps, Some(999));
     }
 }

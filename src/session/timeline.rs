@@ -12,12 +12,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use super::boundary::{Boundary, Progress};
-use super::outlook::{Outlook, RECOVERY_MS};
+use super::events::{Kept, KeyEvents};
+use super::outlook::{Ends, Outlook, RECOVERY_MS, Verdict};
 use super::pieces::Piece;
-use super::shard::{Kept, KeyEvents};
 use super::walk::{Ending, Identity, Walk};
 use super::{EventDetail, SessionSettings, order, segments};
 use crate::event::facts::{PlaybackInterval, PlaybackSession, Segments};
@@ -63,32 +64,107 @@ impl SessionFacts {
     }
 }
 
-/// Derives the facts of one key, ascending by start.
-///
-/// `previous` are facts derived before; they only lend their segments, so that equal ones stay one
-/// allocation.
+/// A session under way: what its events so far have told. Bytes of it are a checkpoint's.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Course {
+    pub started_at_ms: i64,
+    progress: Progress,
+    walk: Walk,
+    ends: Ends,
+    #[serde(skip)]
+    pub segments: Arc<Segments>,
+    #[serde(skip)]
+    pub native_session_id: Option<String>,
+}
+
+impl Course {
+    fn new(first: &Kept, detail: &EventDetail, settings: &SessionSettings) -> Self {
+        Self {
+            started_at_ms: first.event_ts_ms,
+            progress: Progress::default(),
+            walk: Walk::new(*settings, first.event_ts_ms, detail.source),
+            ends: Ends::default(),
+            segments: Arc::clone(&detail.segments),
+            native_session_id: detail.native_session_id.clone(),
+        }
+    }
+
+    /// With all its times counted from its start, so that they are small.
+    pub fn since_start(mut self) -> Self {
+        self.shift(-self.started_at_ms);
+        self
+    }
+
+    /// Undoes `since_start`.
+    pub fn since_epoch(mut self, settings: SessionSettings) -> Self {
+        self.walk.set_settings(settings);
+        self.shift(self.started_at_ms);
+        self
+    }
+
+    fn shift(&mut self, by_ms: i64) {
+        self.progress.shift(by_ms);
+        self.walk.shift(by_ms);
+        self.ends.shift(by_ms);
+    }
+
+    fn take(&mut self, event: &Kept, detail: &EventDetail, verdict: impl FnOnce() -> Verdict) {
+        segments::take(&mut self.segments, &detail.segments);
+        self.walk.take(event, detail, verdict);
+    }
+
+    /// Whether an event of this time begins another session, whatever it is.
+    pub fn is_over_by(&self, event_ts_ms: i64, settings: &SessionSettings) -> bool {
+        self.progress.is_over_by(event_ts_ms, settings)
+    }
+
+    /// Whether one of the events that follow begins another session, well before `before_ms`.
+    pub fn ends_before(&self, before_ms: i64, events: &[Kept], details: &[EventDetail], settings: &SessionSettings) -> bool {
+        let mut progress = self.progress.clone();
+        let well_before_ms = before_ms.saturating_sub(order::LOOK_BACK_MS);
+        let events = order::in_sequence(events, details);
+        for event in events.iter().take_while(|event| event.event_ts_ms < well_before_ms) {
+            let detail = &details[event.detail as usize];
+            if progress.boundary_before(event, detail, settings).is_some() {
+                return true;
+            }
+            progress.take(event, detail);
+        }
+        progress.is_over_by(before_ms, settings)
+    }
+
+    /// Whether rows of this session have left memory.
+    pub fn has_frozen(&self) -> bool {
+        self.walk.has_frozen()
+    }
+}
+
+/// Derives the facts of one key, ascending by start: of the session under way when the settled events
+/// were over, if any were settled, and of all that begin later.
 pub fn derive(
     session_key: &str,
+    settled: Option<&Course>,
     events: &KeyEvents,
-    previous: &[SessionFacts],
     watermark_ms: Option<i64>,
     settings: &SessionSettings,
 ) -> Vec<SessionFacts> {
     let key = Key {
         session_key,
         details: &events.details,
-        previous,
         watermark_ms,
         settings,
     };
     let mut facts = Vec::new();
-    let ids = events.details.iter().map(|d| &d.native_session_id);
-    let one_id = ids.clone().zip(ids.skip(1)).all(|(id, next)| id == next);
-    if one_id {
-        key.derive_group(&events.events, &mut facts);
+    if events.has_one_native_id(settled) {
+        key.derive_group(settled, &events.events, &mut facts);
     } else {
-        for group in by_native_session(events).values() {
-            key.derive_group(group, &mut facts);
+        let mut groups = by_native_session(events);
+        if let Some(course) = settled {
+            let group = groups.remove(&course.native_session_id.as_deref());
+            key.derive_group(settled, &group.unwrap_or_default(), &mut facts);
+        }
+        for group in groups.values() {
+            key.derive_group(None, group, &mut facts);
         }
     }
     facts.sort_by(|a, b| a.row_key().cmp(&b.row_key()));
@@ -99,6 +175,50 @@ pub fn derive(
         last.session.dq_flags.sort_unstable();
     }
     facts
+}
+
+/// Where settling came to.
+pub struct Settled {
+    pub course: Course,
+    /// How many of the events went into it.
+    pub events: usize,
+    /// No event at or before this time may follow.
+    pub through_ms: i64,
+}
+
+/// Takes a key's events up to `through_ms` for settled, as far as nothing that comes later can change
+/// what they say. The events have one native session id. `None` if nothing can be settled.
+pub fn settle(settled: Option<&Course>, events: &KeyEvents, through_ms: i64, settings: &SessionSettings) -> Option<Settled> {
+    let key = Key {
+        session_key: "",
+        details: &events.details,
+        watermark_ms: None,
+        settings,
+    };
+    // An event that is still to come may be put in front of those just before it (`order`).
+    let mut last_ms = through_ms.saturating_sub(order::LOOK_BACK_MS);
+    loop {
+        let passed = events.events.partition_point(|event| event.event_ts_ms <= last_ms);
+        let count = order::settled_count(&events.events, passed, &events.details);
+        if count == 0 {
+            return None;
+        }
+        let next_ms = events.events.get(count).map(|event| event.event_ts_ms);
+        let until_ms = next_ms.map_or(through_ms, |ms| ms.min(through_ms));
+        let settled_events = &order::in_sequence(&events.events[..count], &events.details)[..];
+        let (begin, course) = key.last_session(settled, settled_events);
+        match key.walk_settled(course, &settled_events[begin..], until_ms) {
+            Ok(mut course) => {
+                course.walk.freeze(until_ms);
+                return Some(Settled {
+                    course,
+                    events: count,
+                    through_ms,
+                });
+            }
+            Err(undecided_ms) => last_ms = undecided_ms.saturating_sub(1),
+        }
+    }
 }
 
 /// Events of each native session id, and those without one, in canonical order.
@@ -115,7 +235,6 @@ fn by_native_session(events: &KeyEvents) -> BTreeMap<Option<&str>, Vec<Kept>> {
 struct Key<'a> {
     session_key: &'a str,
     details: &'a [EventDetail],
-    previous: &'a [SessionFacts],
     watermark_ms: Option<i64>,
     settings: &'a SessionSettings,
 }
@@ -125,49 +244,96 @@ impl Key<'_> {
         &self.details[event.detail as usize]
     }
 
-    fn derive_group(&self, events: &[Kept], facts: &mut Vec<SessionFacts>) {
+    fn derive_group(&self, settled: Option<&Course>, events: &[Kept], facts: &mut Vec<SessionFacts>) {
         let events = &order::in_sequence(events, self.details)[..];
         let mut begin = 0;
-        let mut progress = Progress::default();
+        let mut course = settled.cloned();
+        let mut progress = settled.map(|course| course.progress.clone()).unwrap_or_default();
         for (index, event) in events.iter().enumerate() {
             let detail = self.detail(event);
             if let Some(boundary) = progress.boundary_before(event, detail, self.settings) {
-                facts.push(self.derive_session(&events[begin..index], Some(boundary)));
+                facts.extend(self.derive_session(course.take(), &events[begin..index], Some(boundary)));
                 begin = index;
                 progress = Progress::default();
             }
             progress.take(event, detail);
         }
-        if begin < events.len() {
-            facts.push(self.derive_session(&events[begin..], None));
-        }
+        facts.extend(self.derive_session(course, &events[begin..], None));
     }
 
-    fn derive_session(&self, events: &[Kept], boundary: Option<Boundary>) -> SessionFacts {
-        let outlook = Outlook::of(events, self.details);
+    /// `None` if there is neither a session under way nor an event.
+    fn derive_session(&self, course: Option<Course>, events: &[Kept], boundary: Option<Boundary>) -> Option<SessionFacts> {
+        let ends = course.as_ref().map(|course| course.ends).unwrap_or_default();
+        let outlook = Outlook::of(ends, events, self.details);
         let decided_before_ms = match boundary {
             Some(_) => i64::MAX,
             None => self.watermark_ms.map_or(i64::MIN, |ms| ms.saturating_sub(RECOVERY_MS)),
         };
-        let mut walk = Walk::new(*self.settings, events[0].event_ts_ms, self.detail(&events[0]).source);
+        let mut course = self.course_or_new(course, events)?;
         for (index, event) in events.iter().enumerate() {
             let detail = self.detail(event);
-            walk.take(event, detail, || outlook.verdict(index, event, detail, decided_before_ms));
+            course.take(event, detail, || outlook.verdict(index, event, detail, decided_before_ms));
         }
-        self.finish(walk, events, boundary)
+        Some(self.finish(course, boundary))
     }
 
-    fn finish(&self, mut walk: Walk, events: &[Kept], boundary: Option<Boundary>) -> SessionFacts {
+    fn course_or_new(&self, course: Option<Course>, events: &[Kept]) -> Option<Course> {
+        let begin = || events.first().map(|first| Course::new(first, self.detail(first), self.settings));
+        course.or_else(begin)
+    }
+
+    /// Where the last session of these events begins among them, and what was known of it before.
+    fn last_session(&self, settled: Option<&Course>, events: &[Kept]) -> (usize, Option<Course>) {
+        let mut begin = None;
+        let mut progress = settled.map(|course| course.progress.clone()).unwrap_or_default();
+        for (index, event) in events.iter().enumerate() {
+            let detail = self.detail(event);
+            if progress.boundary_before(event, detail, self.settings).is_some() {
+                begin = Some(index);
+                progress = Progress::default();
+            }
+            progress.take(event, detail);
+        }
+        match begin {
+            Some(begin) => (begin, None),
+            None => (0, settled.cloned()),
+        }
+    }
+
+    /// Walks the events of one session that are to be settled; none before `until_ms` is to follow. An
+    /// error stops it, with its time, whose verdict one that follows may change.
+    fn walk_settled(&self, course: Option<Course>, events: &[Kept], until_ms: i64) -> Result<Course, i64> {
+        let ends = course.as_ref().map(|course| course.ends).unwrap_or_default();
+        let outlook = Outlook::of(ends, events, self.details);
+        let decided_before_ms = until_ms.saturating_sub(RECOVERY_MS);
+        let mut course = self.course_or_new(course, events).ok_or(until_ms)?;
+        for (index, event) in events.iter().enumerate() {
+            let detail = self.detail(event);
+            let mut is_open = false;
+            course.take(event, detail, || {
+                is_open = !outlook.is_final(index, event, detail, decided_before_ms);
+                outlook.verdict(index, event, detail, decided_before_ms)
+            });
+            if is_open {
+                return Err(event.event_ts_ms);
+            }
+            course.progress.take(event, detail);
+            course.ends.take(event, detail);
+        }
+        Ok(course)
+    }
+
+    fn finish(&self, course: Course, boundary: Option<Boundary>) -> SessionFacts {
+        let mut walk = course.walk;
         let closing = self.closing(&walk, boundary);
         if closing.end_reason == Some("timeout") && boundary != Some(Boundary::Length) {
             walk.fall_silent();
         }
-        let started_at_ms = events[0].event_ts_ms;
-        let native_id = self.detail(&events[0]).native_session_id.clone();
+        let derived_id = || derived_session_id(self.session_key, course.started_at_ms);
         let identity = Identity {
-            session_id: native_id.unwrap_or_else(|| derived_session_id(self.session_key, started_at_ms)),
+            session_id: course.native_session_id.unwrap_or_else(derived_id),
             session_key: self.session_key.to_owned(),
-            segments: self.segments(events, started_at_ms),
+            segments: course.segments,
         };
         let (session, pieces) = walk.finish(identity, closing.end_reason);
         SessionFacts {
@@ -201,17 +367,6 @@ impl Key<'_> {
             }
         }
         closing
-    }
-
-    /// Equal segments of facts derived before are taken over, so that they stay one allocation.
-    fn segments(&self, events: &[Kept], started_at_ms: i64) -> Arc<Segments> {
-        let of_events = events.iter().map(|event| &self.detail(event).segments);
-        let merged = segments::merge(of_events).unwrap_or_default();
-        let previous = self.previous.iter().map(|facts| &facts.session);
-        let same = previous
-            .filter(|session| session.started_at_ms == started_at_ms)
-            .find(|session| session.segments == merged);
-        same.map_or(merged, |session| Arc::clone(&session.segments))
     }
 }
 

@@ -15,19 +15,23 @@ mod errors;
 mod picture;
 mod presence;
 mod seeks;
+mod settle;
 mod stalls;
 mod startup;
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::causes::{Causes, NEAR_MS};
+use super::events::Kept;
 use super::order::Numbering;
 use super::outlook::{Verdict, is_request_log, is_snapshot, reported_state, takes_up_again};
 use super::pieces::{LOOK_BACK_MS, Piece, Stretches};
 use super::row::{add_piece, blank_row};
-use super::shard::Kept;
 use super::{EventDetail, SessionSettings};
 use crate::event::facts::{PlaybackSession, PlaybackState, Segments, StallCause};
+use crate::event::names::Name;
 use crate::event::{EventKind, ReportedState};
 use ads::Ads;
 use coverage::Coverage;
@@ -44,11 +48,11 @@ const FIRST_NUMBERS: i64 = 10;
 const DROPPED_FRAMES_MAX: i64 = 86_400_000;
 
 /// What ended the session, as far as its events tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ending {
     None,
     /// The player said so, and why.
-    Ended(&'static str),
+    Ended(#[serde(with = "crate::event::names::one")] Name),
     Failed,
     /// An error that may still turn out to have been recovered from.
     Undecided,
@@ -62,7 +66,9 @@ pub struct Identity {
 }
 
 /// The walk through one session.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Walk {
+    #[serde(skip)]
     settings: SessionSettings,
     stretches: Stretches,
     picture: Picture,
@@ -91,7 +97,9 @@ pub struct Walk {
     counts_from_zero: bool,
     last_evidence_ms: i64,
     ending: Ending,
+    /// Its totals are those of the frozen pieces until `finish` adds the rest.
     row: PlaybackSession,
+    has_frozen: bool,
 }
 
 impl Walk {
@@ -126,6 +134,7 @@ impl Walk {
             last_evidence_ms: started_at_ms,
             ending: Ending::None,
             row,
+            has_frozen: false,
         }
     }
 
@@ -449,7 +458,7 @@ impl Walk {
         self.settle_startup();
         self.settle_coverage();
         let pieces = self.settle_pieces();
-        self.row.stall_max_ms = self.stretches.longest_stall_ms();
+        self.row.stall_max_ms = self.row.stall_max_ms.max(self.stretches.longest_stall_ms());
         self.row.lost_reports = self.numbering.lost;
         self.row.score = self.score();
         self.row.dq_flags.sort_unstable();

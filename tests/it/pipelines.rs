@@ -158,7 +158,10 @@ fn assert_same_gold(expected: &Rolled, found: &Rolled) {
     for ((table, expected), (_, found)) in expected.gold().iter().zip(&found.gold()) {
         // The simulated player measures neither latency nor buffer nor throughput.
         let may_be_empty = table.starts_with("latency_");
-        assert!(may_be_empty || !expected.is_empty(), "{table} is empty; equal nothings prove nothing");
+        assert!(
+            may_be_empty || !expected.is_empty(),
+            "{table} is empty; equal nothings prove nothing"
+        );
         let missing: Vec<_> = expected.iter().filter(|row| !found.contains(row)).take(2).collect();
         let extra: Vec<_> = found.iter().filter(|row| !expected.contains(row)).take(2).collect();
         let sizes = (found.len(), expected.len());

@@ -6,6 +6,8 @@
 //! Invariant: a content is counted as changed only outside advertisements, and only where the sender
 //! names its sessions; elsewhere another content is another session.
 
+use serde::{Deserialize, Serialize};
+
 use super::Walk;
 use crate::event::EventKind;
 use crate::event::facts::StallCause;
@@ -13,7 +15,7 @@ use crate::session::EventDetail;
 use crate::session::causes::NEAR_MS;
 
 /// Whether an advertisement plays, and what else does.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub struct Ads {
     in_break: bool,
     in_ad: bool,

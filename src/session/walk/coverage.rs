@@ -4,13 +4,15 @@
 //!
 //! Invariant: the ranges never overlap, ascend and are at most `RANGES_MAX`; media counts once.
 
+use serde::{Deserialize, Serialize};
+
 use super::Walk;
 use crate::event::EventKind;
 use crate::event::facts::PlaybackState;
 use crate::session::EventDetail;
+use crate::session::events::Kept;
 use crate::session::outlook::is_snapshot;
 use crate::session::screen::ONE_PPM;
-use crate::session::shard::Kept;
 
 /// A viewer who jumps about more than this: the two ranges nearest to each other become one. Keeps a
 /// session's state at about a kilobyte.
@@ -24,7 +26,7 @@ const PLAYED_THERE_MIN_MS: i64 = 1_000;
 const END_TOLERANCE_MS: i64 = 2_000;
 
 /// Media played, as ranges of the asset.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub struct Coverage {
     /// Start and end (exclusive).
     ranges: Vec<(i64, i64)>,

@@ -4,18 +4,20 @@
 //!
 //! Invariant: an error that is told again and again counts once.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Ending, Walk};
 use crate::event::facts::PlaybackState;
 use crate::event::{ErrorClass, EventKind};
 use crate::session::EventDetail;
+use crate::session::events::Kept;
 use crate::session::outlook::{RECOVERY_MS, Verdict, error_fatality, is_snapshot};
-use crate::session::shard::Kept;
 
 /// The same code again within this is the same warning (3.4).
 const SAME_WARNING_MS: i64 = 10_000;
 
 /// An error that was told.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Told {
     at_ms: i64,
     code: Option<String>,
@@ -23,7 +25,7 @@ struct Told {
 }
 
 /// What is remembered of a session's errors.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub struct Errors {
     /// The code that every report repeats at the moment.
     repeated: Option<String>,
@@ -34,6 +36,13 @@ pub struct Errors {
 }
 
 impl Errors {
+    /// Moves all times.
+    pub fn shift(&mut self, by_ms: i64) {
+        for told in self.last.iter_mut().chain(&mut self.warned) {
+            told.at_ms += by_ms;
+        }
+    }
+
     pub fn heal(&mut self) {
         self.is_broken = false;
     }

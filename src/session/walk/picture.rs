@@ -4,10 +4,13 @@
 //!
 //! Invariant: an entry is added only when something differs from the one before.
 
+use serde::{Deserialize, Serialize};
+
+use crate::session::events::Kept;
 use crate::session::outlook::is_snapshot;
+use crate::session::packed::shift;
 use crate::session::pieces::LOOK_BACK_MS;
-use crate::session::screen::{BitrateBasis, ONE_PPM, Rendition, Screen, Shown};
-use crate::session::shard::Kept;
+use crate::session::screen::{BitrateBasis, ONE_PPM, Progress, Rendition, Screen, Shown, packed_list, packed_one};
 use crate::session::{EventDetail, MediaDetail};
 
 const BITRATE_MAX_BPS: i64 = 200_000_000;
@@ -28,12 +31,17 @@ pub struct Changed {
 }
 
 /// What is known of the picture so far.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Picture {
+    /// What the screen showed before the list begins.
+    so_far: Option<Progress>,
+    #[serde(with = "packed_list")]
     list: Vec<Shown>,
+    #[serde(with = "packed_one")]
     now: Shown,
     /// The detail that was last seen, and whether it was taken for what is shown: skips the most of
     /// events, and may be forgotten at any time.
+    #[serde(skip)]
     said: Option<(u32, bool)>,
     /// The next bitrate is the first of a content, or the first after an advertisement.
     is_fresh: bool,
@@ -49,6 +57,7 @@ pub struct Picture {
 impl Picture {
     pub fn new(started_at_ms: i64) -> Self {
         Self {
+            so_far: None,
             list: Vec::new(),
             now: Shown::at(started_at_ms),
             said: None,
@@ -61,6 +70,27 @@ impl Picture {
             top_bps: None,
             top_playable_bps: None,
         }
+    }
+
+    /// Moves all times.
+    pub fn shift(&mut self, by_ms: i64) {
+        let so_far = self.so_far.iter_mut().map(|so_far| &mut so_far.now);
+        for shown in self.list.iter_mut().chain(so_far).chain([&mut self.now]) {
+            shown.from_ms = shown.from_ms.wrapping_add(by_ms);
+        }
+        shift(&mut self.first_shown_ms, by_ms);
+        shift(&mut self.first_requested_ms, by_ms);
+    }
+
+    /// Forgets the changes that a screen has left behind.
+    pub fn settle(&mut self, so_far: Progress, rest: usize) {
+        self.so_far = Some(so_far);
+        self.list.drain(..self.list.len() - rest);
+    }
+
+    /// Details have other places from now on.
+    pub fn forget_details(&mut self) {
+        self.said = None;
     }
 
     pub fn rate_ppm(&self) -> i64 {
@@ -162,7 +192,7 @@ impl Picture {
     }
 
     pub fn screen(&self) -> Screen<'_> {
-        Screen::new(&self.list, self.basis().unwrap_or(BitrateBasis::Shown))
+        Screen::new(self.so_far, &self.list, self.basis().unwrap_or(BitrateBasis::Shown))
     }
 }
 

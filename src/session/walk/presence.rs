@@ -5,10 +5,13 @@
 //! Invariant: nothing is extended past the last evidence, save an open stall by one heartbeat and the
 //! presence of a viewer who fell silent by one and a half.
 
+use serde::{Deserialize, Serialize};
+
 use super::Walk;
 use crate::event::EventKind;
 use crate::event::facts::PlaybackState;
 use crate::session::EventDetail;
+use crate::session::packed::shift;
 use crate::session::pieces::is_played;
 
 /// Longest extension of a stall that ends in silence (2.4).
@@ -23,9 +26,10 @@ const HEARTBEAT_GAPS: usize = 9;
 const REQUEST_TIMEOUT_MIN_MS: i64 = 60_000;
 
 /// The gaps between the first heartbeats.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub struct Beats {
     last_ms: Option<i64>,
+    #[serde(with = "crate::session::packed::differences")]
     gaps_ms: [i64; HEARTBEAT_GAPS],
     count: usize,
 }
@@ -37,6 +41,10 @@ impl Beats {
             self.gaps_ms[self.count] = now_ms - last_ms;
             self.count += 1;
         }
+    }
+
+    pub fn shift(&mut self, by_ms: i64) {
+        shift(&mut self.last_ms, by_ms);
     }
 
     /// The lower median.

@@ -5,6 +5,8 @@
 //! Invariant: waiting between the start of a seek and the next playing or pause is seek wait, never a
 //! stall.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Walk, is_insane};
 use crate::event::facts::PlaybackState;
 use crate::session::EventDetail;
@@ -14,7 +16,7 @@ use crate::session::pieces::LOOK_BACK_MS;
 const DELIBERATE_PAUSE_MIN_MS: i64 = 1_000;
 
 /// A seek whose start has been seen and whose end has not.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct OpenSeek {
     pub was_paused: bool,
     /// The seek itself is over and only its buffering is awaited.

@@ -4,13 +4,15 @@
 //!
 //! Invariant: a stall that is told in more than one way counts once.
 
+use serde::{Deserialize, Serialize};
+
 use super::seeks::OpenSeek;
 use super::{Walk, is_insane};
 use crate::event::facts::PlaybackState;
 use crate::event::{EventKind, ReportedState};
+use crate::session::events::Kept;
 use crate::session::outlook::{is_snapshot, reported_state, shows_frame};
 use crate::session::pieces::{LOOK_BACK_MS, Placed, ReportedStall};
-use crate::session::shard::Kept;
 use crate::session::{EventDetail, Readings};
 
 /// A session is no longer than a day, and so is no sum of its stalls.
@@ -19,7 +21,7 @@ const STALL_TOTAL_MAX_MS: i64 = 86_400_000;
 const COUNTER_TOLERANCE_PERCENT: i64 = 10;
 
 /// A counter of the player since its session began.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 struct Counter {
     /// What the players before this one had counted.
     before: i64,
@@ -43,7 +45,7 @@ impl Counter {
 }
 
 /// What is known of a session's stalls, for telling whether a report tells more.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub struct Stalls {
     /// Length so far of the stall that was last seen to begin.
     waited_ms: i64,

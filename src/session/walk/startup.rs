@@ -4,10 +4,13 @@
 //!
 //! Invariant: attempts = plays + exits before start + start failures + open.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Walk, is_insane};
 use crate::event::EventKind;
 use crate::event::facts::{Outcome, PlaybackState, Score};
 use crate::session::EventDetail;
+use crate::session::packed::shift;
 use crate::session::score::{ScoreInput, ScoreParams, score};
 
 /// A longer startup is a broken clock (3.1, rule 8).
@@ -18,7 +21,7 @@ const REPORTED_SLACK_MS: i64 = 1_000;
 const EARLY_EXIT_MS: i64 = 1_000;
 
 /// What is known of a session's start.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub struct Startup {
     pub first_request_ms: Option<i64>,
     /// The request itself was lost: nobody knows when it was.
@@ -33,6 +36,12 @@ pub struct Startup {
 }
 
 impl Startup {
+    /// Moves all times.
+    pub fn shift(&mut self, by_ms: i64) {
+        shift(&mut self.first_request_ms, by_ms);
+        shift(&mut self.frame_ms, by_ms);
+    }
+
     /// Time passed in a state.
     pub fn wait(&mut self, length_ms: i64, visible: Option<PlaybackState>) {
         use PlaybackState::{Ad, Background, Gap, Paused, Starting};
