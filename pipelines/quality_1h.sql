@@ -3,6 +3,7 @@
 -- Grain:    one hour by player, release, dialect, kind of finding, key and rule.
 -- Lateness: windows are computed again when late events change them.
 -- Columns:
+--   source: dialect of the events; on rejected the format that refused them
 --   finding: events (all of them: what shares are over), key_fault, event_flag, session_flag, lost_reports, order_conflicts, anomalies, rejected or duplicates
 --   key: the dialect's key that broke a rule; null for what is not about one key
 --   rule: the rule that was broken; on rejected the reason
@@ -37,7 +38,7 @@ FROM (
     UNION ALL
     SELECT NULL AS player_name, NULL AS player_version, format, 'rejected', NULL AS key, reason, 1 FROM silver.rejects
     UNION ALL
-    SELECT player_name, player_version, format, 'duplicates', NULL AS key, NULL AS rule, duplicates
+    SELECT player_name, player_version, source, 'duplicates', NULL AS key, NULL AS rule, duplicates
     FROM silver.duplicates
   ) AS findings
   GROUP BY window, player_name, player_version, source, finding, key, rule

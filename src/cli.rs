@@ -58,7 +58,7 @@ enum Command {
     Ingest {
         #[arg(required = true, value_name = "FILE|FOLDER")]
         paths: Vec<PathBuf>,
-        /// Format of all of them, instead of looking: reference, cloudfront_v1, cdn_json.
+        /// Format of all of them, instead of looking: reference, ivs, epas, cmcd, cloudfront_v1, cdn_json.
         #[arg(long)]
         format: Option<String>,
         /// Print the summary as JSON.

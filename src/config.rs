@@ -419,7 +419,8 @@ fn last_part(path: &Path) -> String {
 fn http(written: file::HttpFile, checks: &mut Checks) -> Http {
     let listen = written.listen.unwrap_or_else(|| HTTP_LISTEN.to_owned());
     let address = match listen.as_str() {
-        "off" => None,
+        // YAML reads a bare `off` as false.
+        "off" | "false" => None,
         text => {
             let parsed = text.parse::<SocketAddr>();
             if parsed.is_err() {

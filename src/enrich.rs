@@ -58,6 +58,10 @@ impl Enricher {
         self.fill_network(&mut event.network, address);
         if let Some(told) = self.read_user_agent(event.user_agent.as_deref()) {
             fill_device(&mut event.device, &told.device);
+            if event.player_name.is_none() && told.player_name.is_some() {
+                event.player_name = told.player_name.map(str::to_owned);
+                fill(&mut event.player_version, &told.player_version);
+            }
         }
     }
 

@@ -34,6 +34,7 @@ mod segments;
 mod shard;
 mod slots;
 mod timeline;
+mod units;
 #[cfg(test)]
 mod vectors;
 mod walk;

@@ -26,7 +26,7 @@ use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use datafusion::scalar::ScalarValue;
 
 use crate::lake::scan::in_range;
-use crate::lake::tables::{TableSpec, WINDOWED_VIEWS, fixed_tables};
+use crate::lake::tables::{TableSpec, WINDOWED_VIEWS, WindowedView, fixed_tables};
 use crate::lake::{Lake, LakeError, TimeRange};
 use pipeline::{Pipeline, TIME_COLUMN};
 
@@ -105,10 +105,12 @@ fn schema(context: &SessionContext, layer: &str) -> Result<Arc<dyn SchemaProvide
         .ok_or_else(|| DataFusionError::Internal(format!("the session has no schema {layer}")))
 }
 
-/// Registers what pipelines may read: silver within a range of event time, with the hidden time.
-pub async fn register_windowed_views(context: &SessionContext, lake: &Lake, range: TimeRange) -> Result<(), SqlError> {
+/// Registers what a pipeline reads: silver within a range of event time, with the hidden time.
+async fn register_windowed_views(context: &SessionContext, lake: &Lake, pipeline: &Pipeline, range: TimeRange) -> Result<(), SqlError> {
     let silver = schema(context, "silver")?;
-    for view in WINDOWED_VIEWS {
+    let range = range.widened(pipeline.reach_minutes * MINUTE_MS);
+    let is_read = |view: &&WindowedView| pipeline.reads.iter().any(|name| name == view.name);
+    for view in WINDOWED_VIEWS.iter().filter(is_read) {
         let provider = lake.provider(context, view.table).await?;
         let frame = context.read_table(provider)?.filter(view_range(view.time_column, range))?;
         let frame = frame.with_column(TIME_COLUMN, col(view.time_column))?;
@@ -201,7 +203,7 @@ pub async fn run_pipeline(
     };
     let context = empty_context(memory_bytes)?;
     match &pipeline.finer {
-        None => register_windowed_views(&context, lake, range.widened(pipeline.reach_minutes * MINUTE_MS)).await?,
+        None => register_windowed_views(&context, lake, pipeline, range).await?,
         Some(finer) => {
             let stored = context.read_table(lake.provider(&context, &finer.table()).await?)?;
             register_finer(&context, &finer.table(), stored.filter(in_range("window_start", range))?)?;
@@ -295,7 +297,7 @@ async fn gold(
     match (&pipeline.finer, finer) {
         (Some(known), Some(frame)) => register_finer(&apart, &known.table(), frame.clone().filter(in_range("window_start", range))?)?,
         (Some(_), None) => return Ok(Some(stored)),
-        (None, _) => register_windowed_views(&apart, lake, range.widened(pipeline.reach_minutes * MINUTE_MS)).await?,
+        (None, _) => register_windowed_views(&apart, lake, pipeline, range).await?,
     }
     let plan = pipeline.plan(&apart).await?;
     let live = apart

@@ -50,11 +50,26 @@ const TELEVISIONS: [(&str, Option<&str>); 17] = [
 /// Consoles that call themselves Windows or name no system.
 const CONSOLES: [&str; 4] = ["PlayStation", "PLAYSTATION", "Xbox", "Nintendo"];
 
+/// Products by which players that fetch media themselves name their releases: `ExoPlayerLib/2.18.1`.
+const PLAYERS: [(&str, &str); 8] = [
+    ("AppleCoreMedia/", "AVPlayer"),
+    ("AndroidXMedia3/", "Media3"),
+    ("ExoPlayerLib/", "ExoPlayer"),
+    ("Roku/DVP-", "Roku"),
+    ("VLC/", "VLC"),
+    ("Lavf/", "FFmpeg"),
+    ("GStreamer/", "GStreamer"),
+    ("Kodi/", "Kodi"),
+];
+
 /// What a user agent says.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct UserAgent {
     pub device: Device,
     pub is_bot: bool,
+    /// A native player names itself and its release; a browser names no player.
+    pub player_name: Option<&'static str>,
+    pub player_version: Option<String>,
 }
 
 /// The parser, and what it found for the user agents of late.
@@ -96,7 +111,11 @@ fn parse(text: &str) -> UserAgent {
             browser: known(told.name),
             ..Device::default()
         };
-        return UserAgent { device, is_bot: true };
+        return UserAgent {
+            device,
+            is_bot: true,
+            ..UserAgent::default()
+        };
     }
     let television = television(text);
     let device_type = match television {
@@ -110,7 +129,24 @@ fn parse(text: &str) -> UserAgent {
         os: os.map(str::to_owned),
         browser: browser(told.name),
     };
-    UserAgent { device, is_bot: false }
+    let (player_name, player_version) = player(text).unzip();
+    UserAgent {
+        device,
+        is_bot: false,
+        player_name,
+        player_version: player_version.filter(|version| !version.is_empty()),
+    }
+}
+
+/// A native player and its release.
+fn player(text: &str) -> Option<(&'static str, String)> {
+    let found = PLAYERS
+        .iter()
+        .find_map(|(token, name)| text.split_once(token).map(|(_, rest)| (*name, rest)));
+    let (name, rest) = found?;
+    let is_version = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-' | '_');
+    let end = rest.find(|letter| !is_version(letter)).unwrap_or(rest.len());
+    Some((name, rest[..end].to_owned()))
 }
 
 /// `Some(None)`: a television set whose system woothee tells.
@@ -187,6 +223,30 @@ mod tests {
         let row = std::fs::read_to_string(path).expect("the reference row is in the repository");
         let encoded = row.split('\t').nth(10).expect("the eleventh column is the user agent");
         check(&encoded.replace("%2520", " "), [Some("desktop"), Some("Mac OS X"), Some("Chrome")]);
+    }
+
+    #[test]
+    fn a_native_player_names_itself_and_a_browser_none() {
+        let check = |user_agent: &str, name: Option<&str>, version: Option<&str>| {
+            let told = DeviceLookup::default().lookup(user_agent);
+            assert_eq!((told.player_name, told.player_version.as_deref()), (name, version), "{user_agent}");
+        };
+        check(
+            "AppleCoreMedia/1.0.0.21F79 (iPhone; U; CPU OS 17_5 like Mac OS X; en_us)",
+            Some("AVPlayer"),
+            Some("1.0.0.21F79"),
+        );
+        check(
+            "Example/5.2 (Linux;Android 14) ExoPlayerLib/2.18.1",
+            Some("ExoPlayer"),
+            Some("2.18.1"),
+        );
+        check("VLC/", Some("VLC"), None);
+        check(
+            "Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537.36 Chrome/120.0 Safari/537.36",
+            None,
+            None,
+        );
     }
 
     #[test]

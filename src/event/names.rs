@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// A name of the tables. (An alias, since serde would borrow a `&str` from the bytes.)
 pub type Name = &'static str;
 
-const KNOWN: [Name; 27] = [
+const KNOWN: [Name; 28] = [
     "",
     "aws_demo",
     "ivs",
@@ -39,6 +39,7 @@ const KNOWN: [Name; 27] = [
     "ts_order_conflict",
     "undefined_state",
     "events_capped",
+    "unit_settled",
 ];
 
 fn number_of(name: &str) -> Option<u8> {

@@ -148,7 +148,7 @@ pub fn fixed_tables() -> Vec<TableSpec> {
             &schema::duplicate_columns(),
             "event_ts",
             &["event_ts", "player_name", "player_version"],
-            &["format", "player_name", "player_version"],
+            &["source", "player_name", "player_version"],
         ),
         alert_events(),
     ]

@@ -248,6 +248,8 @@ fn column(row: &PlaybackSession, name: &str) -> Option<i64> {
         "expected_frames" => row.expected_frames,
         "content_changes" => row.content_changes,
         "covered_ms" => row.covered_ms,
+        "duration_ms" => row.duration_ms?,
+        "max_playhead_ms" => row.max_playhead_ms?,
         "quartile" => row.quartile?,
         "finished" => row.finished,
         "lost_reports" => row.lost_reports,

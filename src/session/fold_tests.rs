@@ -98,7 +98,11 @@ fn any_course() -> impl Strategy<Value = Vec<KeyedEvent>> {
         1 => 1_500_000..1_900_000i64,
     ];
     let step = (gap_ms, any_event(), 0..10usize, 0..40usize);
-    proptest::collection::vec(step, 1..150).prop_map(|steps| {
+    let steps = proptest::collection::vec(step, 1..150);
+    // A third of the courses are those of an EPAS player that tells its positions in either unit, and that
+    // does so only after a while.
+    let epas = proptest::option::weighted(0.34, (prop_oneof![Just(1i64), Just(1_000)], 0..60usize));
+    (steps, epas).prop_map(|(steps, epas)| {
         let mut now_ms = T0;
         let mut course = Vec::new();
         for (gap_ms, mut keyed, plain, key) in steps {
@@ -107,6 +111,12 @@ fn any_course() -> impl Strategy<Value = Vec<KeyedEvent>> {
             if plain > 1 {
                 keyed.event.kind = crate::event::EventKind::Heartbeat;
                 keyed.event.detail.stall_ms = keyed.event.detail.stall_ms.filter(|_| plain > 8);
+            }
+            if let Some((times, silent)) = epas {
+                let is_told = course.len() >= silent && plain != 5;
+                keyed.event.detail.source = "epas";
+                keyed.event.playhead_ms = is_told.then_some((now_ms - T0) * times);
+                keyed.event.detail.duration_ms = (is_told && plain != 6).then_some(80_000_000 * times);
             }
             // One viewer has most events.
             if key > 3 {
@@ -178,6 +188,24 @@ proptest! {
         rigs.deliver(&[], newest.map(|ms| ms + 3_600_000));
         check_rows(&rigs.always.tables);
     }
+}
+
+#[test]
+fn events_whose_unit_is_open_are_kept_until_it_is_known() {
+    let mut rig = Rig::new(1);
+    rig.sessions.set_folding(ALWAYS);
+    let mut deliver = |line: &str, watermark_s: i64| -> usize {
+        let events = keyed("k", &format!("{line} source=epas"));
+        rig.deliver(events, Some(T0 + watermark_s * 1_000));
+        rig.sessions.events_in_memory()
+    };
+    assert_eq!(deliver("0 playback_start", 300), 0, "it has no unit");
+    assert_eq!(deliver("310 heartbeat at=310000", 600), 1);
+    assert_eq!(deliver("620 heartbeat at=620000", 620), 2, "another may yet decide before it");
+    assert_eq!(deliver("930 heartbeat at=930", 1_200), 0);
+    let row = rig.tables.sessions.values().next().expect("one session");
+    assert_eq!((row.max_playhead_ms, row.events), (Some(620_000), 4));
+    assert_eq!(row.dq_flags, ["inferred_request", "unit_settled"]);
 }
 
 #[test]

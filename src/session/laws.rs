@@ -92,10 +92,10 @@ fn any_detail() -> impl Strategy<Value = EventDetail> {
     let rest = (
         proptest::option::weighted(0.1, any::<bool>()),
         proptest::bool::weighted(0.1),
-        0..3usize,
+        0..4usize,
     );
     (any_picture(), lengths, states, errors, rest).prop_map(|(picture, lengths, state, errors, (background, is_ad, source))| EventDetail {
-        source: ["cmcd2_event", "cmcd2_log", "aws_demo"][source],
+        source: ["cmcd2_event", "cmcd2_log", "aws_demo", "epas"][source],
         state: state.map(|at| ReportedState::ALL[at]),
         duration_ms: Some(600_000),
         stall_ms: lengths.0,
@@ -126,6 +126,8 @@ pub fn any_event() -> impl Strategy<Value = KeyedEvent> {
             connection_type: (id % 5 == 0).then(|| format!("net-{}", id % 3)),
             ..Segments::default()
         };
+        // EPAS positions and lengths are in either unit, and both are taken for seconds.
+        let times = if detail.source == "epas" && id % 7 < 3 { 1_000 } else { 1 };
         KeyedEvent {
             session_key: format!("key-{key}"),
             event: SessionEvent {
@@ -133,11 +135,12 @@ pub fn any_event() -> impl Strategy<Value = KeyedEvent> {
                 kind: EventKind::ALL[kind],
                 event_ts_ms: T0 + time_ms,
                 seq,
-                playhead_ms: playhead_ms.map(|ms| if ms < 200_000 { 0 } else { ms }),
+                playhead_ms: playhead_ms.map(|ms| if ms < 200_000 { 0 } else { ms * times }),
                 readings,
                 detail: EventDetail {
                     native_session_id: native,
                     segments: Arc::new(segments),
+                    duration_ms: detail.duration_ms.map(|ms| ms * times),
                     ..detail
                 },
             },

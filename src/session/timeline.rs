@@ -19,6 +19,7 @@ use super::boundary::{Boundary, Progress};
 use super::events::{Kept, KeyEvents};
 use super::outlook::{Ends, Outlook, RECOVERY_MS, Verdict};
 use super::pieces::Piece;
+use super::units::Units;
 use super::walk::{Ending, Identity, Walk};
 use super::{EventDetail, SessionSettings, order, segments};
 use crate::event::facts::{PlaybackInterval, PlaybackSession, Segments};
@@ -71,6 +72,7 @@ pub struct Course {
     progress: Progress,
     walk: Walk,
     ends: Ends,
+    units: Units,
     #[serde(skip)]
     pub segments: Arc<Segments>,
     #[serde(skip)]
@@ -84,6 +86,7 @@ impl Course {
             progress: Progress::default(),
             walk: Walk::new(*settings, first.event_ts_ms, detail.source),
             ends: Ends::default(),
+            units: Units::default(),
             segments: Arc::clone(&detail.segments),
             native_session_id: detail.native_session_id.clone(),
         }
@@ -106,11 +109,13 @@ impl Course {
         self.progress.shift(by_ms);
         self.walk.shift(by_ms);
         self.ends.shift(by_ms);
+        self.units.shift(by_ms);
     }
 
     fn take(&mut self, event: &Kept, detail: &EventDetail, verdict: impl FnOnce() -> Verdict) {
         segments::take(&mut self.segments, &detail.segments);
-        self.walk.take(event, detail, verdict);
+        let (event, detail) = self.units.convert(event, detail);
+        self.walk.take(&event, &detail, verdict);
     }
 
     /// Whether an event of this time begins another session, whatever it is.
@@ -270,6 +275,8 @@ impl Key<'_> {
             None => self.watermark_ms.map_or(i64::MIN, |ms| ms.saturating_sub(RECOVERY_MS)),
         };
         let mut course = self.course_or_new(course, events)?;
+        // The last report may be the first that tells the unit of all.
+        self.take_units(&mut course, events);
         for (index, event) in events.iter().enumerate() {
             let detail = self.detail(event);
             course.take(event, detail, || outlook.verdict(index, event, detail, decided_before_ms));
@@ -300,15 +307,26 @@ impl Key<'_> {
         }
     }
 
-    /// Walks the events of one session that are to be settled; none before `until_ms` is to follow. An
-    /// error stops it, with its time, whose verdict one that follows may change.
+    fn take_units(&self, course: &mut Course, events: &[Kept]) {
+        for event in events {
+            course.units.take(event, self.detail(event));
+        }
+    }
+
+    /// Walks the events of one session that are to be settled; none before `until_ms` is to follow. One
+    /// stops it, with its time, that those which follow may change: an error in its verdict, a position in
+    /// its unit.
     fn walk_settled(&self, course: Option<Course>, events: &[Kept], until_ms: i64) -> Result<Course, i64> {
         let ends = course.as_ref().map(|course| course.ends).unwrap_or_default();
         let outlook = Outlook::of(ends, events, self.details);
         let decided_before_ms = until_ms.saturating_sub(RECOVERY_MS);
         let mut course = self.course_or_new(course, events).ok_or(until_ms)?;
+        self.take_units(&mut course, events);
         for (index, event) in events.iter().enumerate() {
             let detail = self.detail(event);
+            if course.units.is_open_for(event, detail) {
+                return Err(event.event_ts_ms);
+            }
             let mut is_open = false;
             course.take(event, detail, || {
                 is_open = !outlook.is_final(index, event, detail, decided_before_ms);
@@ -335,7 +353,11 @@ impl Key<'_> {
             session_key: self.session_key.to_owned(),
             segments: course.segments,
         };
-        let (session, pieces) = walk.finish(identity, closing.end_reason);
+        let (mut session, pieces) = walk.finish(identity, closing.end_reason);
+        if course.units.are_milliseconds() {
+            session.dq_flags.push("unit_settled");
+            session.dq_flags.sort_unstable();
+        }
         SessionFacts {
             session,
             pieces,

@@ -314,8 +314,63 @@ fn a_clip_told_in_seconds_is_the_clip_told_in_milliseconds() {
     assert_eq!((&unknown["playing_ms"], &unknown["stall_ms"]), (&json!(60_000), &json!(10_000)));
 }
 
+/// `seconds event playhead` a line, of one session.
+fn told(id: &str, length: &Value, text: &str) -> Vec<Value> {
+    let event = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [at, event, playhead] = words[..] else {
+            panic!("{line} is no event");
+        };
+        let at: f64 = at.parse().expect("seconds");
+        let playhead: Value = serde_json::from_str(playhead).expect("a number");
+        let mut payload = json!({"contentId": "clip"});
+        if event == "stopped" {
+            payload["reason"] = json!("ended");
+        }
+        json!({"event": event, "sessionId": id, "timestamp": T0_MS + (at * 1_000.0) as i64, "playhead": playhead,
+               "duration": length, "payload": payload})
+    };
+    text.lines().map(event).collect()
+}
+
 #[test]
-fn a_unit_that_was_guessed_is_flagged_and_a_time_of_day_is_live() {
+fn the_unit_is_that_of_the_session_and_told_by_how_the_playhead_moves() {
+    let mut records = told(
+        "clip",
+        &json!(40_000),
+        "0 loading 0\n1 playing 0\n21 heartbeat 20000\n41 stopped 40000",
+    );
+    records.extend(told(
+        "film",
+        &json!(46_800),
+        "0 loading 0\n1 playing 0\n31 heartbeat 30\n65 heartbeat 64",
+    ));
+    let whole = "0 loading 0\n1 playing 0\n31 heartbeat 30\n61 heartbeat 60\n101 stopped 100";
+    records.extend(told("whole", &json!(-1), whole));
+    let mixed = "0 loading -1\n0.5 playing -1\n30.75 heartbeat 30.25\n60.5 heartbeat 60\n91 heartbeat 90.5";
+    records.extend(told("mixed", &json!(-1), mixed));
+    // The last record comes first: what it tells of the unit holds for all.
+    records.reverse();
+    let (bench, _) = ingested(&records);
+    let rows = bench.sql(
+        "SELECT session_id, duration_ms, max_playhead_ms, covered_ms, array_has(dq_flags, 'unit_settled') AS settled
+         FROM silver.playback_sessions ORDER BY session_id",
+    );
+    let row = |id: &str, duration_ms: Option<i64>, max_playhead_ms: i64, covered_ms: i64, settled: bool| {
+        json!({"session_id": id, "duration_ms": duration_ms, "max_playhead_ms": max_playhead_ms, "covered_ms": covered_ms,
+               "settled": settled})
+    };
+    let expected = [
+        row("clip", Some(40_000), 40_000, 40_000, true),
+        row("film", Some(46_800_000), 64_000, 64_000, false),
+        row("mixed", None, 90_500, 90_500, false),
+        row("whole", None, 100_000, 100_000, false),
+    ];
+    assert_eq!(rows, expected);
+}
+
+#[test]
+fn every_event_is_taken_for_seconds_and_flagged_and_a_time_of_day_is_live() {
     let heartbeat = |number: i64, playhead: &str, duration: &str| -> Value {
         let timestamp = T0_MS + number;
         let line = format!(
@@ -324,14 +379,14 @@ fn a_unit_that_was_guessed_is_flagged_and_a_time_of_day_is_live() {
         serde_json::from_str(&line).expect("JSON")
     };
     let null = Value::Null;
-    // Playhead and length as sent; both in ms as stored; stream type; whether a unit was guessed.
+    // Playhead and length as sent; both as stored, in ms if sent in seconds; stream type; whether a unit was guessed.
     let cases = [
         ("-1", "-1", null.clone(), null.clone(), null.clone(), false),
         ("0", "0", json!(0), null.clone(), null.clone(), false),
         ("12.25", "600.5", json!(12_250), json!(600_500), null.clone(), true),
         ("12", "600", json!(12_000), json!(600_000), null.clone(), true),
-        ("12000", "600000", json!(12_000), json!(600_000), null.clone(), true),
-        ("-1", "600000", null.clone(), json!(600_000), null.clone(), true),
+        ("12000", "600000", json!(12_000_000), json!(600_000_000), null.clone(), true),
+        ("-1", "600000", null.clone(), json!(600_000_000), null.clone(), true),
         ("12.25", "-1", json!(12_250), null.clone(), null.clone(), true),
         ("1776150000000", "1776150004000", null.clone(), null.clone(), json!("live"), true),
     ];

@@ -10,7 +10,8 @@ const MINUTE_MS: i64 = 60_000;
 pub struct DuplicateRow {
     /// Minute of the event time.
     pub minute_ms: i64,
-    pub format: &'static str,
+    /// The dialect, as `silver.player_events` names it.
+    pub source: &'static str,
     pub player_name: Option<String>,
     pub player_version: Option<String>,
     pub source_partition: String,
@@ -22,7 +23,7 @@ pub fn count_duplicates<'a>(rows: impl Iterator<Item = &'a PlayerRow>) -> Vec<Du
     let mut found: Vec<DuplicateRow> = rows
         .map(|row| DuplicateRow {
             minute_ms: row.event.event_ts_ms - row.event.event_ts_ms.rem_euclid(MINUTE_MS),
-            format: row.place.format,
+            source: row.event.source,
             player_name: row.event.player_name.clone(),
             player_version: row.event.player_version.clone(),
             source_partition: row.place.source_partition.to_string(),
@@ -33,13 +34,13 @@ pub fn count_duplicates<'a>(rows: impl Iterator<Item = &'a PlayerRow>) -> Vec<Du
     found.dedup_by(|next, kept| {
         let same = (
             &next.minute_ms,
-            &next.format,
+            &next.source,
             &next.player_name,
             &next.player_version,
             &next.source_partition,
         ) == (
             &kept.minute_ms,
-            &kept.format,
+            &kept.source,
             &kept.player_name,
             &kept.player_version,
             &kept.source_partition,
@@ -59,7 +60,7 @@ pub fn duplicate_columns() -> Vec<Column<DuplicateRow>> {
             "minute of the records' event time, UTC",
             Get::Time(|r| Some(r.minute_ms)),
         ),
-        Column::required("format", "format that they were read with", Get::Text(|r| Some(r.format))),
+        Column::required("source", "dialect that they came in", Get::Text(|r| Some(r.source))),
         Column::new("player_name", "player", Get::Text(|r| r.player_name.as_deref())),
         Column::new(
             "player_version",

@@ -110,7 +110,7 @@ fn a_receiver_that_takes_no_events_tells_players_to_stop_for_good() {
 #[test]
 fn a_full_spool_sends_players_away_and_takes_them_again_once_the_lake_has_caught_up() {
     let bench = Bench::new();
-    let settings = "http: {listen: '127.0.0.1:0', spool: 1MiB}\ningest: {commit_every: 5s, poll_every: 50ms}\n";
+    let settings = "http: {listen: '127.0.0.1:0', spool: 1MiB}\ningest: {commit_every: 10s, poll_every: 50ms}\n";
     let (mut daemon, address) = start(&bench, settings);
     let now = now_ms();
     // The ext of a record holds what fills the spool.
@@ -125,7 +125,7 @@ fn a_full_spool_sends_players_away_and_takes_them_again_once_the_lake_has_caught
     );
     wait_for_received(&bench, &mut daemon, 1);
     let (mut taken, mut refused) = (1, None);
-    for n in 0..20 {
+    for n in 0..40 {
         let answer = post(address, "/cmcd", &[CMCD], body(&format!("fill-{n}")));
         match answer.status {
             204 => taken += 10,
@@ -136,7 +136,7 @@ fn a_full_spool_sends_players_away_and_takes_them_again_once_the_lake_has_caught
         }
         assert!(spool_bytes(&bench) <= 1 << 20, "the bound is on bytes on disk");
     }
-    let refused = refused.expect("2 MB do not go into a spool of 1 MiB");
+    let refused = refused.expect("4 MB do not go into a spool of 1 MiB between two commits");
     assert_eq!(refused.status, 429, "{refused:?}");
     let retry_after: u64 = refused
         .header("retry-after")

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
-use super::{CMCD, JSON, SETTINGS, now_ms, segments, start, stop_and_read, text, wait_for_received, wait_for_records};
+use super::{CMCD, JSON, LISTENING, SETTINGS, now_ms, segments, start, stop_and_read, text, wait_for_received, wait_for_records};
+use crate::daemon::Daemon;
 use crate::http_client::{post, try_request};
 use crate::support::{Bench, files_below};
 
@@ -98,6 +99,23 @@ fn whatever_was_answered_with_success_survives_kill_minus_nine_exactly_once() {
     assert_eq!(segments(&bench).len(), 1, "the one that is open");
     wait_for_records(&bench, &mut daemon, in_bronze as u64 + 3);
     assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_receiver_that_was_turned_off_listens_nowhere_and_keeps_what_it_had_promised() {
+    let bench = Bench::new();
+    let (mut sent, mut promised) = (Records::new(), Records::new());
+    let (mut daemon, address) = start(&bench, NEVER_AGAIN);
+    send_body(address, "before", 0, &mut sent, &mut promised);
+    wait_for_received(&bench, &mut daemon, 3);
+    send_body(address, "before", 1, &mut sent, &mut promised);
+    drop(daemon);
+    assert_eq!((promised.len(), bench.int("SELECT count(*) FROM bronze.player_events")), (6, 3));
+
+    let mut daemon = Daemon::start(&bench, "http: {listen: off}\ningest: {commit_every: 200ms, poll_every: 50ms}\n");
+    wait_for_records(&bench, &mut daemon, 6);
+    let log = stop_and_read(&bench, daemon);
+    assert_eq!(log.matches(LISTENING).count(), 1, "only the first daemon listened\n{log}");
 }
 
 #[test]

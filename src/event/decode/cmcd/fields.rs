@@ -75,6 +75,7 @@ impl<'s> Filling<'s> {
             ..PlayerEvent::default()
         };
         self.identity(&mut event);
+        self.program(&mut event);
         self.content(&mut event);
         self.playback(&mut event);
         self.bitrates(&mut event);
@@ -100,6 +101,22 @@ impl<'s> Filling<'s> {
         event.user_id = self.set.user_id.clone();
         event.device_id = self.set.device_id.clone();
         event.identity_spans = self.set.identity_spans.clone();
+    }
+
+    /// CMCD has no keys for the player and the app: custom keys of these endings tell (2.3).
+    fn program(&mut self, event: &mut PlayerEvent) {
+        let told = |endings: &[&str]| {
+            let custom = self
+                .set
+                .custom
+                .iter()
+                .find(|custom| endings.iter().any(|ending| custom.key.ends_with(ending)));
+            custom.map(|custom| custom.text.clone()).filter(|text| !text.is_empty())
+        };
+        event.player_name = told(&["-player-name", "-player"]);
+        event.player_version = told(&["-player-version"]);
+        event.app_name = told(&["-app-name", "-app"]);
+        event.app_version = told(&["-app-version"]);
     }
 
     fn content(&mut self, event: &mut PlayerEvent) {
@@ -212,7 +229,7 @@ impl<'s> Filling<'s> {
     fn response(&mut self, event: &mut PlayerEvent) {
         let url = self.text(Key::Url).map(without_query);
         event.host = self.owned(Key::H).or_else(|| url.and_then(host).map(str::to_owned));
-        event.url = url.map(str::to_owned);
+        event.url = url.map(|url| without_user_info(url).into_owned());
         event.cdn = self.owned(Key::Cdn);
         event.http_status = self.number(Key::Rc);
         event.ttfb_ms = self.number(Key::Ttfb);
@@ -346,6 +363,18 @@ fn without_query(url: &str) -> &str {
     url.split(['?', '#']).next().unwrap_or(url)
 }
 
+/// The URL without a name and password before its host.
+fn without_user_info(url: &str) -> Cow<'_, str> {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return Cow::Borrowed(url);
+    };
+    let authority_end = rest.find('/').unwrap_or(rest.len());
+    match rest[..authority_end].rfind('@') {
+        Some(at) => Cow::Owned(format!("{scheme}://{}", &rest[at + 1..])),
+        None => Cow::Borrowed(url),
+    }
+}
+
 /// `example.com:8080` of `https://example.com:8080/a`.
 fn host(url: &str) -> Option<&str> {
     let (_, rest) = url.split_once("://")?;
@@ -389,6 +418,25 @@ mod tests {
         let set = CmcdSet::from_text(&format!("v=2,bsd=({text})"));
         assert!(set.faults().is_empty(), "{text}");
         set.numbers(Key::Bsd).to_vec()
+    }
+
+    #[test]
+    fn custom_keys_name_the_player_and_the_app() {
+        let line = r#"com.example-player-name="hls.js",com.example-player-version="1.6.2",com.example-app="Tele",com.example-app-version="5.1",sid="s",v=2"#;
+        let event = crate::event::decode::cmcd::decode_request(&CmcdSet::from_text(line), 0);
+        let told = [&event.player_name, &event.player_version, &event.app_name, &event.app_version];
+        assert_eq!(
+            told.map(Option::as_deref),
+            [Some("hls.js"), Some("1.6.2"), Some("Tele"), Some("5.1")]
+        );
+    }
+
+    #[test]
+    fn a_url_loses_the_name_and_password_before_its_host() {
+        let check = |url: &str, expected: &str| assert_eq!(without_user_info(url), expected);
+        check("https://u:p@h.example/a@b", "https://h.example/a@b");
+        check("https://h.example/a@b", "https://h.example/a@b");
+        check("../a@b", "../a@b");
     }
 
     #[test]

@@ -1,10 +1,13 @@
-//! Where an EPAS player is, and how long its content: the two numbers of the envelope whose unit has
-//! to be found out (events and metrics, 1.2).
+//! Where an EPAS player is, and how long its content: the two numbers of the envelope whose unit is in
+//! doubt (events and metrics, 1.2).
 //!
-//! Stands below `epas`, which places the result in the event.
+//! Stands below `epas`, which places the result in the event. The specification says milliseconds in its
+//! text and seconds in its types, and its web player sends seconds. One event does not tell, so that each
+//! is taken for seconds here; from all events of a session the session engine finds the unit
+//! (`session::units`).
 //!
 //! Invariant: -1 is unknown, never a position or a length.
-//! Invariant: a unit that had to be guessed is flagged `unit_assumed`.
+//! Invariant: seconds are assumed of every event alike, and `unit_assumed` says so.
 //! Invariant: a time of day is never taken for a position in an asset.
 
 use super::super::reading::{MEDIA_MS_MAX, Reading, THOUSANDTHS};
@@ -12,11 +15,9 @@ use super::super::text::{Scalar, flag, reject};
 use super::{Key, raw};
 use crate::event::{PlayerEvent, Reject, RejectReason};
 
-/// A length below this is in seconds: twelve hours in seconds, 43 s in milliseconds, and assets of
-/// less than a minute are rarer than those of less than half a day.
-const SECONDS_BELOW: i64 = 43_200;
-/// 2100-01-01 in epoch milliseconds: what is between the longest asset and this is a time of day.
-const TIME_OF_DAY_MAX_MS: i64 = 4_102_444_800_000;
+/// 2100-01-01 in epoch milliseconds. What is sent between the longest asset in seconds and this is a time
+/// of day, in seconds or milliseconds.
+const TIME_OF_DAY_MAX: i64 = 4_102_444_800_000;
 /// -1 in thousandths.
 pub(super) const UNKNOWN: i64 = -1000;
 
@@ -30,23 +31,16 @@ pub(super) struct Position {
 }
 
 impl Position {
-    /// The specification says milliseconds in its text, seconds in its types, and its web player
-    /// sends seconds. A fraction or a short length tells seconds; else it is what the text says.
-    ///
     /// Rejects `MissingFields` and `BadValue` where one of the two is no number.
     pub(super) fn read(envelope: &mut Reading<'_, Key>) -> Result<Position, Reject> {
         let playhead = known(envelope, Key::Playhead, "playhead", "bad_playhead")?;
         let duration = known(envelope, Key::Duration, "duration", "bad_value")?.filter(|length| *length > 0);
-        let has_fraction = |value: Option<i64>| value.is_some_and(|thousandths| thousandths % 1000 != 0);
-        let is_short = duration.is_some_and(|length| length < SECONDS_BELOW * 1000);
-        let is_seconds = has_fraction(playhead) || has_fraction(duration) || is_short;
         if playhead.is_some_and(|position| position != 0) || duration.is_some() {
             flag(&mut envelope.flags, "unit_assumed");
         }
 
-        let ms = |thousandths: i64| if is_seconds { thousandths } else { thousandths / 1000 };
-        let playhead = Moment::of(playhead.map(ms));
-        let duration = Moment::of(duration.map(ms));
+        let playhead = Moment::of(playhead);
+        let duration = Moment::of(duration);
         if playhead == Moment::TimeOfDay {
             // Kept under its own name: a position in an asset is counted on from.
             envelope.object.give_back(Key::Playhead);
@@ -71,23 +65,23 @@ impl Position {
     }
 }
 
-/// What a number of milliseconds can be.
+/// What a number can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Moment {
     Unknown,
-    /// From the start of the asset.
+    /// From the start of the asset, in ms if it was sent in seconds.
     Offset(i64),
-    /// Since 1970: the live edge, or a place before it.
+    /// Since 1970, in either unit: the live edge, or a place before it.
     TimeOfDay,
     Impossible,
 }
 
 impl Moment {
-    fn of(ms: Option<i64>) -> Moment {
-        match ms {
+    fn of(thousandths: Option<i64>) -> Moment {
+        match thousandths {
             None => Moment::Unknown,
             Some(ms) if ms <= MEDIA_MS_MAX => Moment::Offset(ms),
-            Some(ms) if ms <= TIME_OF_DAY_MAX_MS => Moment::TimeOfDay,
+            Some(thousandths) if thousandths / 1000 <= TIME_OF_DAY_MAX => Moment::TimeOfDay,
             Some(_) => Moment::Impossible,
         }
     }
@@ -153,16 +147,17 @@ mod tests {
     }
 
     #[test]
-    fn seconds_and_milliseconds_are_told_apart() {
+    fn both_are_taken_for_seconds() {
         let check = |playhead: &str, duration: &str, expected| check(playhead, duration, expected, false, &["unit_assumed"]);
         check("12.5", "600", (Some(12_500), Some(600_000)));
         check("12", "600.04", (Some(12_000), Some(600_040)));
         check("12", "43199", (Some(12_000), Some(43_199_000)));
-        check("12000", "43200", (Some(12_000), Some(43_200)));
-        check("12000", "600000", (Some(12_000), Some(600_000)));
-        check("12000.0", "600000.0", (Some(12_000), Some(600_000)));
+        check("12", "43200", (Some(12_000), Some(43_200_000)));
+        check("12000", "600000", (Some(12_000_000), Some(600_000_000)));
+        check("12000.0", "600000.0", (Some(12_000_000), Some(600_000_000)));
         check("12.5", "-1", (Some(12_500), None));
-        check("12000", "-1", (Some(12_000), None));
+        check("12000", "-1", (Some(12_000_000), None));
+        check("0.0004", "315360000", (Some(0), Some(MEDIA_MS_MAX)));
         check("0", "600", (Some(0), Some(600_000)));
         check("1.2e1", "6e2", (Some(12_000), Some(600_000)));
     }
@@ -182,6 +177,9 @@ mod tests {
         check("1634911660000", "1634911668000", (None, None), true, &["unit_assumed"]);
         check("-1", "1634911668000", (None, None), true, &["unit_assumed"]);
         check("1634911660.5", "-1", (None, None), true, &["unit_assumed"]);
+        check("1634911660", "-1", (None, None), true, &["unit_assumed"]);
+        check("315360000.001", "4102444800000", (None, None), true, &["unit_assumed"]);
+        check("4102444800001", "-1", (None, None), false, &["unit_assumed", "bad_playhead"]);
     }
 
     #[test]
