@@ -397,11 +397,11 @@ impl Ingest {
             from_ms: first_ms - DAY_MS,
             to_ms: END_OF_TIME_MS,
         };
-        let new: HashSet<u128> = events.iter().map(|event| event.event.event_id).collect();
+        let new: HashSet<u64> = events.iter().map(|event| event.event.event_id).collect();
         self.load_keys(missing.into_iter().collect(), range, &new).await
     }
 
-    async fn load_keys(&mut self, keys: Vec<String>, range: TimeRange, except: &HashSet<u128>) -> Result<(), LakeError> {
+    async fn load_keys(&mut self, keys: Vec<String>, range: TimeRange, except: &HashSet<u64>) -> Result<(), LakeError> {
         for keys in keys.chunks(KEYS_PER_QUERY) {
             let condition = is_one_of("session_key", keys.iter().cloned());
             let rows = self

@@ -83,7 +83,8 @@ impl Default for SessionSettings {
 /// What the engine keeps of an event: no payload.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SessionEvent {
-    pub event_id: u128,
+    /// The first 64 bits of the event's id: enough to tell the events of one key apart.
+    pub event_id: u64,
     pub kind: EventKind,
     pub event_ts_ms: i64,
     pub seq: Option<i64>,
@@ -263,8 +264,9 @@ fn native_session_id_of(event: &PlayerEvent) -> Option<String> {
     id.filter(|id| !id.is_empty()).cloned()
 }
 
-fn event_id_of(text: &str) -> u128 {
-    u128::from_str_radix(text, 16).unwrap_or_else(|_| xxh3_128(text.as_bytes()))
+fn event_id_of(text: &str) -> u64 {
+    let id = u128::from_str_radix(text, 16).unwrap_or_else(|_| xxh3_128(text.as_bytes()));
+    (id >> 64) as u64
 }
 
 fn segments_of(event: &PlayerEvent) -> Segments {
@@ -668,7 +670,7 @@ mod tests {
         let event = PlayerEvent {
             kind: Some(EventKind::Heartbeat),
             event_ts_ms: T0,
-            event_id: "000000000000000000000000000000ff".to_owned(),
+            event_id: "00000000000000ff0000000000000001".to_owned(),
             session_key: "key".to_owned(),
             native_session_id: Some(String::new()),
             content_id: Some("BigBuckBunny".to_owned()),

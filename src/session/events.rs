@@ -26,7 +26,7 @@ const UNUSED_DETAILS_MAX: usize = 64;
 /// An event as a key keeps it; `detail` is its place in the key's details.
 #[derive(Debug, Clone)]
 pub struct Kept {
-    pub event_id: u128,
+    pub event_id: u64,
     pub event_ts_ms: i64,
     pub seq: Option<i64>,
     pub playhead_ms: Option<i64>,

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use xxhash_rust::xxh3::xxh3_128_with_seed;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::events::KeyEvents;
 use super::pieces::Piece;
@@ -32,7 +32,7 @@ fn event(n: usize, line: &str) -> SessionEvent {
     let event_ts_ms = T0 + ms(words.next().expect("a time"));
     let kind = words.next().and_then(EventKind::parse).expect("a kind");
     let mut event = SessionEvent {
-        event_id: xxh3_128_with_seed(line.as_bytes(), n as u64),
+        event_id: xxh3_64_with_seed(line.as_bytes(), n as u64),
         kind,
         event_ts_ms,
         seq: None,

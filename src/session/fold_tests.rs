@@ -83,7 +83,7 @@ impl Rigs {
 /// An id that is sent again with another time is told only while the first is not settled.
 fn with_distinct_ids(mut events: Vec<KeyedEvent>) -> Vec<KeyedEvent> {
     for (index, keyed) in events.iter_mut().enumerate() {
-        keyed.event.event_id = keyed.event.event_id << 64 | index as u128;
+        keyed.event.event_id = keyed.event.event_id << 32 | index as u64;
     }
     events
 }

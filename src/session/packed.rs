@@ -63,12 +63,12 @@ impl Reader<'_> {
         (number >> 1) as i64 ^ -((number & 1) as i64)
     }
 
-    pub fn id(&mut self) -> u128 {
+    pub fn id(&mut self) -> u64 {
         let Some((id, rest)) = self.rest.split_first_chunk() else {
             return 0;
         };
         self.rest = rest;
-        u128::from_be_bytes(*id)
+        u64::from_be_bytes(*id)
     }
 }
 

@@ -30,8 +30,8 @@ const TAIL_EVENTS_MAX: usize = 64;
 const EVENTS_MAX: usize = 250_000;
 
 /// In need, an event this far behind the watermark is settled; a later one costs a read from the lake. A
-/// minute more takes 50 bytes of every open session.
-const SETTLE_LAG_MS: i64 = 60_000;
+/// minute more takes 40 bytes of every open session.
+const SETTLE_LAG_MS: i64 = 30_000;
 
 /// When events are settled, and keys packed.
 #[derive(Debug, Clone, Copy)]

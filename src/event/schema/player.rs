@@ -120,10 +120,14 @@ pub fn silver_player_columns() -> Vec<Column<PlayerRow>> {
         ),
         Column::new(
             "duration_ms",
-            "length of the asset, ms; null if live",
+            "length of the asset, ms; null if live (flag unit_assumed: taken for seconds, settled on the session)",
             Get::Int(|r| r.event.duration_ms),
         ),
-        Column::new("playhead_ms", "position in the asset, ms", Get::Int(|r| r.event.playhead_ms)),
+        Column::new(
+            "playhead_ms",
+            "position in the asset, ms (flag unit_assumed: taken for seconds, settled on the session)",
+            Get::Int(|r| r.event.playhead_ms),
+        ),
         Column::new("playback_rate", "1.0 is normal speed", Get::Real(|r| r.event.playback_rate)),
         Column::new("bitrate_bps", "bitrate being shown, bit/s", Get::Int(|r| r.event.bitrate_bps)),
         Column::new(
