@@ -63,8 +63,12 @@ fn decode_and_sessions(bencher: Bencher, format: Format, lines: &[String]) {
         for batch in lines.chunks(BATCH) {
             let events: Vec<KeyedEvent> = batch
                 .iter()
-                .filter_map(|line| event(&mut decoder, line))
-                .map(|event| KeyedEvent::from(&event))
+                .filter_map(|line| Some((line, event(&mut decoder, line)?)))
+                .map(|(line, event)| {
+                    let mut keyed = KeyedEvent::from(&event);
+                    keyed.event.event_id = xxhash_rust::xxh3::xxh3_64(line.as_bytes());
+                    keyed
+                })
                 .collect();
             let watermark_ms = events.iter().map(|keyed| keyed.event.event_ts_ms).max();
             rows += sessions.apply(events, watermark_ms).intervals_added.len();
@@ -82,7 +86,6 @@ fn event(decoder: &mut Decoder, line: &str) -> Option<PlayerEvent> {
         Decoded::Player(mut event) => {
             let viewer = event.native_session_id.as_ref().or(event.user_id.as_ref())?;
             event.session_key.clone_from(viewer);
-            event.event_id = format!("{:032x}", xxhash_rust::xxh3::xxh3_128(line.as_bytes()));
             Some(*event)
         }
         _ => None,

@@ -22,6 +22,9 @@ use crate::sql::{MINUTE_MS, SqlError, planning_context, range_of, run_pipeline};
 
 /// Minutes that one run of a pipeline spans at the most: a day of windows at a time bounds memory.
 const MINUTES_PER_RUN: i64 = 1440;
+/// Tables that are computed side by side: planning and commits of the one fill the pauses of the other,
+/// and each may use the memory of a query.
+const TABLES_AT_ONCE: usize = 2;
 /// How far back a gold table's newest note is searched.
 const NOTES_SEARCHED: i64 = 64;
 const MINUTE_US: i64 = 60_000_000;
@@ -53,6 +56,13 @@ pub struct Closed {
 }
 
 impl Closed {
+    fn add(&mut self, (table, minutes, rows): (String, BTreeSet<i64>, usize)) {
+        self.rows += rows;
+        if !minutes.is_empty() {
+            self.minutes.entry(table).or_default().extend(minutes);
+        }
+    }
+
     /// Minutes in which a window of any table starts.
     pub fn minute_count(&self) -> usize {
         self.minutes.values().flatten().collect::<BTreeSet<_>>().len()
@@ -78,6 +88,7 @@ impl Rollup {
             let pending = pending_minutes(&rollup.lake, &pipeline).await?;
             rollup.work.push(Work { pipeline, spec, pending });
         }
+        rollup.work.sort_by_key(Work::depth);
         Ok(rollup)
     }
 
@@ -90,12 +101,28 @@ impl Rollup {
             (false, None) => return Ok(Closed::default()),
         };
         let mut closed = Closed::default();
-        for index in 0..self.work.len() {
-            let windows = self.work[index].due(bound);
-            for chunk in chunks(&windows) {
-                closed.rows += self.compute(index, &chunk).await?;
-                let table = self.work[index].pipeline.table();
-                closed.minutes.entry(table).or_default().extend(chunk);
+        let run = Run {
+            lake: &self.lake,
+            seen: &self.seen,
+            memory_bytes: self.memory_bytes,
+            bound,
+        };
+        // A finer table is complete before those that roll it up; tables of one depth know nothing of
+        // each other.
+        for level in self.work.chunk_by_mut(|one, next| one.depth() == next.depth()) {
+            for some in level.chunks_mut(TABLES_AT_ONCE) {
+                match some {
+                    [one, other] => {
+                        let (one, other) = tokio::try_join!(run.carry(one), run.carry(other))?;
+                        closed.add(one);
+                        closed.add(other);
+                    }
+                    some => {
+                        for work in some {
+                            closed.add(run.carry(work).await?);
+                        }
+                    }
+                }
             }
         }
         Ok(closed)
@@ -116,9 +143,30 @@ impl Rollup {
         }
         Ok(())
     }
+}
 
-    async fn compute(&mut self, index: usize, windows: &BTreeSet<i64>) -> Result<usize, SqlError> {
-        let Work { pipeline, spec, pending } = &mut self.work[index];
+/// What the tables of one run have in common.
+struct Run<'a> {
+    lake: &'a Lake,
+    seen: &'a BTreeMap<&'static str, i64>,
+    memory_bytes: usize,
+    /// Windows that end at or before this minute are closed.
+    bound: i64,
+}
+
+impl Run<'_> {
+    /// Computes the due windows of one table. Returns the table, their minutes and how many rows.
+    async fn carry(&self, work: &mut Work) -> Result<(String, BTreeSet<i64>, usize), SqlError> {
+        let windows = work.due(self.bound);
+        let mut rows = 0;
+        for chunk in chunks(&windows) {
+            rows += self.compute(work, &chunk).await?;
+        }
+        Ok((work.pipeline.table(), windows, rows))
+    }
+
+    async fn compute(&self, work: &mut Work, windows: &BTreeSet<i64>) -> Result<usize, SqlError> {
+        let Work { pipeline, spec, pending } = work;
         let mut versions = BTreeMap::new();
         for view in WINDOWED_VIEWS
             .iter()
@@ -126,7 +174,7 @@ impl Rollup {
         {
             versions.insert(view.table, self.seen[view.table]);
         }
-        let rows = run_pipeline(&self.lake, pipeline, windows, self.memory_bytes).await?;
+        let rows = run_pipeline(self.lake, pipeline, windows, self.memory_bytes).await?;
         let batches = with_lineage(&rows, spec, pipeline, &versions).map_err(|source| rows_error(spec, source))?;
         let width = pipeline.window_minutes;
         pending.retain(|minute| !windows.contains(&window_of(*minute, width)));
@@ -150,6 +198,11 @@ impl Rollup {
 }
 
 impl Work {
+    /// How many tables stand between silver and this one.
+    fn depth(&self) -> usize {
+        std::iter::successors(self.pipeline.finer.as_deref(), |finer| finer.finer.as_deref()).count()
+    }
+
     /// Windows (by the minute they start in) that are pending and end at or before `bound` (a minute).
     fn due(&self, bound: i64) -> BTreeSet<i64> {
         let width = self.pipeline.window_minutes;

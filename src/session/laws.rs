@@ -131,7 +131,7 @@ pub fn any_event() -> impl Strategy<Value = KeyedEvent> {
         KeyedEvent {
             session_key: format!("key-{key}"),
             event: SessionEvent {
-                event_id: u64::from(id),
+                event_id: id,
                 kind: EventKind::ALL[kind],
                 event_ts_ms: T0 + time_ms,
                 seq,
