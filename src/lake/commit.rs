@@ -25,7 +25,7 @@ use serde_json::Value;
 use super::tables::{PARTITION_COLUMN, TableSpec};
 use super::{Lake, LakeError, query_error, table_error};
 
-/// zstd level of bronze and silver files: level 1 halves the CPU of level 3 for 8 % more bytes on our events.
+/// zstd level of every file: level 1 halves the CPU of level 3 for 8 % more bytes on our events.
 const ZSTD_LEVEL: i32 = 1;
 /// Name of the column that tells which file a row came from while an edit reads.
 const FILE_COLUMN: &str = "__file";
@@ -374,7 +374,7 @@ async fn write_files(table: &DeltaTable, spec: &TableSpec, batches: Vec<RecordBa
         drop(whole);
         let mut writer = RecordBatchWriter::for_table(&table)
             .map_err(table_error("write to", &spec.name))?
-            .with_writer_properties(writer_properties(&spec.name));
+            .with_writer_properties(writer_properties());
         writer.write(sorted).await.map_err(table_error("write to", &spec.name))?;
         writer.flush().await.map_err(table_error("write to", &spec.name))
     });
@@ -398,12 +398,7 @@ fn sort(batch: &RecordBatch, by: &[String]) -> Result<RecordBatch, arrow::error:
     take_record_batch(batch, &order)
 }
 
-/// Gold has many columns and few rows: zstd would make and clear a megabyte of work space for each
-/// column of each small file, so Snappy, which needs none, is several times faster there.
-fn writer_properties(table: &str) -> WriterProperties {
-    let compression = match table.starts_with("gold.") {
-        true => Compression::SNAPPY,
-        false => Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).unwrap_or_default()),
-    };
-    WriterProperties::builder().set_compression(compression).build()
+fn writer_properties() -> WriterProperties {
+    let level = ZstdLevel::try_new(ZSTD_LEVEL).unwrap_or_default();
+    WriterProperties::builder().set_compression(Compression::ZSTD(level)).build()
 }
