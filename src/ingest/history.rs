@@ -6,6 +6,7 @@
 //! Invariant: an event read back from bronze or silver equals the one that was written, as far as the
 //! rules can see.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
@@ -192,56 +193,24 @@ pub fn session_events(batches: &[RecordBatch]) -> Vec<RememberedEvent> {
 }
 
 fn session_events_of(columns: &Columns<'_>) -> Vec<RememberedEvent> {
-    let texts: Vec<StringArray> = SESSION_COLUMNS.iter().map(|name| columns.texts(name)).collect();
-    let of = |name: &str| SESSION_COLUMNS.iter().position(|column| *column == name).map(|at| &texts[at]);
-    let get = |name: &str, row: usize| of(name).and_then(|column| text(column, row));
-    let ints: Vec<(&str, Int64Array)> = [
-        "event_ts_raw",
-        "seq",
-        "duration_ms",
-        "playhead_ms",
-        "bitrate_bps",
-        "stall_ms",
-        "startup_ms",
-        "seek_ms",
-        "seek_from_ms",
-        "seek_to_ms",
-        "bitrate_video_bps",
-        "bitrate_audio_bps",
-        "req_bitrate_bps",
-        "top_bitrate_bps",
-        "top_playable_bitrate_bps",
-        "low_bitrate_bps",
-        "throughput_bps",
-        "buffer_ms",
-        "buffer_video_ms",
-        "buffer_audio_ms",
-        "buffer_target_ms",
-        "width",
-        "height",
-        "viewport_width",
-        "viewport_height",
-        "stall_count",
-        "stall_count_total",
-        "stall_total_ms",
-        "played_ms",
-        "live_latency_ms",
-        "dropped_frames_total",
-        "object_duration_ms",
-    ]
-    .into_iter()
-    .map(|name| (name, columns.ints(name)))
-    .collect();
-    let get_int = |name: &str, row: usize| {
-        ints.iter()
-            .find(|(column, _)| *column == name)
-            .and_then(|(_, column)| int(column, row))
-    };
+    let mut texts: HashMap<&str, StringArray> = HashMap::new();
+    let mut ints: HashMap<&str, Int64Array> = HashMap::new();
+    for field in columns.batch.schema_ref().fields() {
+        let name = field.name().as_str();
+        match field.data_type() {
+            DataType::Int64 => drop(ints.insert(name, columns.ints(name))),
+            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Dictionary(_, _) => {
+                drop(texts.insert(name, columns.texts(name)));
+            }
+            _ => {}
+        }
+    }
+    let get = |name: &str, row: usize| texts.get(name).and_then(|column| text(column, row));
+    let get_int = |name: &str, row: usize| ints.get(name).and_then(|column| int(column, row));
     let (times, rates) = (columns.times("event_ts"), columns.reals("playback_rate"));
     let (fatals, backgrounds) = (columns.flags("error_fatal"), columns.flags("background"));
     let (stall_flags, startup_flags) = (columns.flags("stall_flag"), columns.flags("startup_flag"));
     let frame_rates = columns.reals("fps");
-    let asns = columns.ints("asn");
     let error_codes = firsts(columns.batch, "error_codes");
     (0..columns.batch.num_rows())
         .map(|row| {
@@ -315,7 +284,7 @@ fn session_events_of(columns: &Columns<'_>) -> Vec<RememberedEvent> {
                     country: get("country", row),
                     region: get("region", row),
                     city: get("city", row),
-                    asn: int(&asns, row),
+                    asn: get_int("asn", row),
                     isp: get("isp", row),
                 },
                 ..PlayerEvent::default()

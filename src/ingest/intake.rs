@@ -11,16 +11,13 @@ use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::enrich::Enricher;
-use crate::event::decode::spooled::Unspooled;
+use crate::event::decode::spooled::{NO_FORMAT, Unspooled};
 use crate::event::decode::{DecodeContext, Decoded, Decoder, Format, Kind, detect};
 use crate::event::schema::{PlayerRow, Provenance, RejectRow, RequestRow};
 use crate::event::{PlayerEvent, Reject, RejectReason};
 use crate::privacy::Privacy;
 use crate::source::files::{Discovered, FileSource, FilesError};
 use crate::source::{BatchLimits, Line, Part};
-
-/// Formats are named in rows; a file of none has this name.
-const NO_FORMAT: &str = "unknown";
 
 /// A source with everything that turns its bytes into rows.
 pub struct Intake {

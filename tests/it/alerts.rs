@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Output;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 
 use serde_json::{Value, json};
 
-use crate::support::{Bench, PLAYHEAD};
+use crate::support::{Bench, simulate};
 
 /// 2026-01-14T12:00:00Z.
 const NOON_MS: i64 = 1_768_392_000_000;
@@ -84,22 +84,6 @@ fn attempt(text: &mut String, app: &str, device: &str, minute: i64, viewer: i64,
         event("FIRSTFRAME", 800);
         event("STOP", 20_000);
     }
-}
-
-fn simulate(bench: &Bench, options: &[&str]) -> PathBuf {
-    let folder = bench.path("simulated");
-    let output = std::process::Command::new(PLAYHEAD)
-        .arg("simulate")
-        .arg(&folder)
-        .args(options)
-        .output()
-        .expect("the binary starts");
-    assert!(
-        output.status.success(),
-        "simulate failed: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    folder
 }
 
 // ---- runs ----

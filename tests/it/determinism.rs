@@ -5,11 +5,10 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::{Bench, PLAYHEAD, contents, reference};
+use crate::support::{Bench, contents, reference, simulate};
 
 /// A shuffle of its own, the same on every machine: Fisher-Yates over a linear congruential
 /// generator (Knuth's MMIX constants).
@@ -200,15 +199,7 @@ struct Audience {
 }
 
 fn audience(bench: &Bench) -> Audience {
-    let folder = bench.path("audience");
-    let status = Command::new(PLAYHEAD)
-        .arg("simulate")
-        .arg(&folder)
-        .args(["--sessions", "120", "--seed", "3", "--minutes", "30", "--incident"])
-        .output()
-        .expect("the binary starts")
-        .status;
-    assert!(status.success());
+    let folder = simulate(bench, &["--sessions", "120", "--seed", "3", "--minutes", "30", "--incident"]);
     let (cdn_header, cdn) = lines_of(&folder.join("cdn.tsv"))
         .into_iter()
         .partition(|line| line.starts_with('#'));

@@ -8,7 +8,7 @@ use std::process::Output;
 use serde_json::{Value, json};
 
 use crate::daemon::Daemon;
-use crate::support::{Bench, PLAYHEAD};
+use crate::support::{Bench, simulate};
 
 /// The pipeline that a person adds. It stands in `starts_5m.sql`.
 const STARTS_5M: &str = "\
@@ -121,22 +121,6 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     paths.sort();
     paths
-}
-
-fn simulate(bench: &Bench, options: &[&str]) -> PathBuf {
-    let folder = bench.path("simulated");
-    let output = std::process::Command::new(PLAYHEAD)
-        .arg("simulate")
-        .arg(&folder)
-        .args(options)
-        .output()
-        .expect("the binary starts");
-    assert!(
-        output.status.success(),
-        "simulate failed: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    folder
 }
 
 /// Drops what says nothing of the numbers.

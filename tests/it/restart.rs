@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
 
-use crate::support::{Bench, contents};
+use crate::support::{Bench, contents, simulate};
 
 const KILLS: usize = 20;
 /// Every fifth kill falls into the start of a process: opening, recovery, reading ahead.
@@ -212,18 +212,11 @@ impl Input {
     /// Every batch holds a share of the player events; there are as many requests again.
     fn simulated(events: u64, seed: u64, batches: u64) -> Input {
         let bench = Bench::new();
-        let folder = bench.path("incoming");
-        let output = Command::new(crate::support::PLAYHEAD)
-            .arg("simulate")
-            .arg(&folder)
-            .args(["--sessions", &(events / EVENTS_PER_SESSION).to_string()])
-            .args(["--seed", &seed.to_string(), "--minutes", "120", "--incident"])
-            .output()
-            .expect("the binary starts");
-        assert!(
-            output.status.success(),
-            "simulate failed: {}",
-            String::from_utf8_lossy(&output.stderr)
+        let sessions = (events / EVENTS_PER_SESSION).to_string();
+        let seed = seed.to_string();
+        let folder = simulate(
+            &bench,
+            &["--sessions", &sessions, "--seed", &seed, "--minutes", "120", "--incident"],
         );
         let (player, cdn) = (folder.join("player.ndjson"), folder.join("cdn.tsv"));
         spoil(&player, "{\"MetricType\":\"STREAM\",\"TimeStamp\":");

@@ -198,3 +198,21 @@ pub fn contents(bench: &Bench) -> std::collections::BTreeMap<String, Vec<String>
     }
     contents
 }
+
+/// Writes a simulated audience into the bench; gives its folder.
+#[track_caller]
+pub fn simulate(bench: &Bench, options: &[&str]) -> PathBuf {
+    let folder = bench.path("simulated");
+    let output = Command::new(PLAYHEAD)
+        .arg("simulate")
+        .arg(&folder)
+        .args(options)
+        .output()
+        .expect("the binary starts");
+    assert!(
+        output.status.success(),
+        "simulate failed: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    folder
+}

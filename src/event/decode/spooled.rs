@@ -18,14 +18,11 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use super::{DecodeContext, Decoded, Decoder, Format};
-use crate::event::{Network, PlayerEvent, Reject, RejectReason};
+use crate::event::{CLOCK_SHIFTED, Network, PlayerEvent, Reject, RejectReason};
 use crate::privacy::AnonymousEvent;
 
-/// The rule that an event broke whose sender's clock was wrong.
-const CLOCK_SHIFTED: &str = "clock_shifted";
-
 /// Refused records are named by a format too; one whose dialect nobody knows has this name.
-const NO_FORMAT: &str = "unknown";
+pub const NO_FORMAT: &str = "unknown";
 
 /// A record as the receiver took it, ready to be written.
 #[derive(Debug, Clone, PartialEq)]
