@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 64 usage or settings, 1 failure.
 
 mod session;
+mod upkeep;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
@@ -117,6 +118,18 @@ enum Command {
         #[command(flatten)]
         settings: SettingsArgs,
     },
+    /// Put small files together, keep the log short, delete what nothing needs, drop what has expired.
+    #[command(after_help = "Example:\n  playhead upkeep --dry-run")]
+    Upkeep {
+        /// Say what would be done and do nothing; may look at a lake in use.
+        #[arg(long)]
+        dry_run: bool,
+        /// Print the result as JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        settings: SettingsArgs,
+    },
     /// Print every setting with its default and what it does.
     #[command(after_help = "Example:\n  playhead settings > playhead.yaml")]
     Settings,
@@ -203,6 +216,12 @@ async fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Session { id, json, settings } => show_session(&settings, &id, json).await,
         Command::Metrics { name, markdown, json } => show_metrics(name.as_deref(), markdown, json),
         Command::Check { json, settings } => check(&settings, json).await,
+        Command::Upkeep { dry_run, json, settings } => {
+            let config = load(&settings, "")?;
+            telemetry::start(&config.log);
+            let settings = config.upkeep.settings.clone();
+            upkeep::run(&config, settings, upkeep::Options { dry_run, json }).await
+        }
         Command::Settings => show(config::REFERENCE.as_bytes()),
         Command::Tables { settings } => tables(&settings).await,
         Command::Simulate {
@@ -357,8 +376,14 @@ async fn follow(settings: &SettingsArgs) -> anyhow::Result<u8> {
         // Nobody listens any more only when the daemon has ended by itself.
         let _ = tell.send(true);
     });
-    daemon::follow(&config, Arc::new(SystemClock), stop).await?;
-    Ok(0)
+    match daemon::follow(&config, Arc::new(SystemClock), stop).await {
+        // In the log and in its form: that is where the person who looks for it looks.
+        Err(error) if !daemon::is_usage(&error) => {
+            tracing::error!("playhead: {}", daemon::explain(&error));
+            Ok(EXIT_FAILURE)
+        }
+        other => other.map(|()| 0),
+    }
 }
 
 async fn stop_signal() {
@@ -377,7 +402,7 @@ async fn ask(settings: &SettingsArgs, query: &str, output: Output) -> anyhow::Re
     let config = load(settings, "")?;
     telemetry::start(&config.log);
     let pipelines = sql::mentioned(daemon::pipelines(&config)?, query);
-    let lake = Lake::open_read_only(&config.data).await?;
+    let lake = Lake::open_read_only(daemon::lake_place(&config)?).await?;
     let limits = daemon::query_limits(&config);
     let pipelines = rollup::open_windows(&lake, pipelines).await?;
     let context = sql::open(&lake, &pipelines, limits).await?;
@@ -397,7 +422,7 @@ fn show(text: &[u8]) -> anyhow::Result<u8> {
 async fn show_session(settings: &SettingsArgs, id: &str, json: bool) -> anyhow::Result<u8> {
     let config = load(settings, "")?;
     telemetry::start(&config.log);
-    let lake = Lake::open_read_only(&config.data).await?;
+    let lake = Lake::open_read_only(daemon::lake_place(&config)?).await?;
     let dossier = session::Dossier::read(&lake, id, daemon::query_limits(&config)).await?;
     if dossier.is_empty() {
         eprintln!(

@@ -9,8 +9,8 @@
 //! Invariant: a secret comes from the environment and is never shown, not even by `{:?}`.
 
 pub mod file;
+mod sources;
 
-use std::collections::HashSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -19,8 +19,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
+use url::Url;
 
-use file::{ConfigFile, Places, Source, SourceFile};
+use crate::lake::upkeep::{Retention, UpkeepSettings};
+use file::{ConfigFile, Places, Source};
+pub use sources::{HTTP, Kafka, Kinesis, S3, SourceConfig, SourceFormat, SourceKind, StartFrom};
 
 /// Every key, its default and one sentence; a test keeps it true.
 pub const REFERENCE: &str = include_str!("config/reference.yaml");
@@ -53,6 +56,10 @@ const HTTP_MEMORY: RangeInclusive<u64> = 16 << 20..=64 << 30;
 const HTTP_SPOOL: RangeInclusive<u64> = 1 << 20..=1 << 40;
 /// CDN logs come up to 24 h late; what is later reopens its window.
 const LATENESS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(24 * 3600);
+const UPKEEP_FILE: RangeInclusive<u64> = 1 << 20..=4 << 30;
+const UPKEEP_IO: RangeInclusive<u64> = 1 << 20..=1 << 40;
+/// Longest: what the log remembers of removed files. Shortest: no commit takes longer.
+const UPKEEP_GRACE: RangeInclusive<Duration> = Duration::from_secs(600)..=Duration::from_secs(86_400);
 /// Below 16 MiB not even one sort runs; the upper end only catches slips of the unit.
 const SQL_MEMORY: RangeInclusive<u64> = 16 << 20..=1 << 40;
 const SQL_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(24 * 3600);
@@ -60,8 +67,9 @@ const SQL_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(100)..=Durat
 /// All settings.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// Root folder of the tables.
+    /// The daemon's own folder; the tables lie in it unless `lake` says otherwise.
     pub data: PathBuf,
+    pub lake: Option<RemoteLake>,
     pub sources: Vec<SourceConfig>,
     pub http: Http,
     pub ingest: Ingest,
@@ -71,37 +79,25 @@ pub struct Config {
     pub pipelines: Folder,
     pub alerts: Alerts,
     pub sns: Sns,
+    pub upkeep: Upkeep,
     pub sql: Sql,
     pub log: Log,
 }
 
-/// One watched folder or file.
+/// Care of the tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SourceConfig {
-    /// Unique; what the log calls it.
-    pub name: String,
-    pub path: PathBuf,
-    pub format: SourceFormat,
+pub struct Upkeep {
+    /// The daemon does it; otherwise only `playhead upkeep`.
+    pub enabled: bool,
+    pub settings: UpkeepSettings,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[cfg_attr(test, derive(serde::Serialize))]
-#[serde(rename_all = "snake_case")]
-pub enum SourceFormat {
-    /// Judged file by file from the first bytes.
-    #[default]
-    Auto,
-    /// The reference player's NDJSON.
-    Reference,
-    /// Amazon IVS player events.
-    Ivs,
-    /// Eyevinn player analytics.
-    Epas,
-    /// CMCD version 1 or 2, one record a line.
-    Cmcd,
-    CloudfrontV1,
-    /// The 12-key JSON of the reference log processor.
-    CdnJson,
+/// Tables on an object store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteLake {
+    pub url: Url,
+    pub endpoint_url: Option<String>,
+    pub region: Option<String>,
 }
 
 /// The receiver of player events over HTTP.
@@ -109,6 +105,8 @@ pub enum SourceFormat {
 pub struct Http {
     /// `None`: nothing listens.
     pub listen: Option<SocketAddr>,
+    /// Where health and metrics are served; `None`: where events are posted.
+    pub status: Option<SocketAddr>,
     /// False: senders are told to stop for the rest of their session.
     pub accepting: bool,
     pub allowed_origins: Vec<String>,
@@ -354,7 +352,8 @@ fn resolve(written: ConfigFile, checks: &mut Checks, is_folder: &dyn Fn(&Path) -
     let data = written.data.unwrap_or_else(|| PathBuf::from("./lake"));
     let key_file = data.join(KEY_FILE);
     Config {
-        sources: sources(written.sources, checks),
+        lake: lake(written.lake, checks),
+        sources: sources::sources(written.sources, checks),
         http: http(written.http, checks),
         ingest: ingest(written.ingest, checks),
         privacy: privacy(written.privacy, key_file, checks),
@@ -372,6 +371,7 @@ fn resolve(written: ConfigFile, checks: &mut Checks, is_folder: &dyn Fn(&Path) -
             deliver: written.alerts.deliver.unwrap_or(true),
         },
         sns: sns(written.sns, checks),
+        upkeep: upkeep(&written.upkeep, checks),
         sql: Sql {
             memory_bytes: checks.bytes("sql.memory", written.sql.memory, 512 << 20, SQL_MEMORY),
             timeout: checks.span("sql.timeout", written.sql.timeout, Duration::from_secs(30), SQL_TIMEOUT),
@@ -384,55 +384,18 @@ fn resolve(written: ConfigFile, checks: &mut Checks, is_folder: &dyn Fn(&Path) -
     }
 }
 
-fn sources(written: Option<Vec<SourceFile>>, checks: &mut Checks) -> Vec<SourceConfig> {
-    let default_source = || SourceFile {
-        path: PathBuf::from("./incoming"),
-        ..SourceFile::default()
-    };
-    let written = written.unwrap_or_else(|| vec![default_source()]);
-    let mut names = HashSet::new();
-    let mut sources = Vec::new();
-    for (index, source) in written.into_iter().enumerate() {
-        let key = format!("sources[{index}]");
-        let name = source.name.unwrap_or_else(|| last_part(&source.path));
-        if name.is_empty() {
-            checks.complain(&key, "this source has no name", "add `name: ...`");
-        } else if !names.insert(name.clone()) {
-            let message = format!("a second source named {name:?}");
-            checks.complain(&key, message, "give one of them another `name: ...`");
-        }
-        sources.push(SourceConfig {
-            name,
-            path: source.path,
-            format: source.format.unwrap_or_default(),
-        });
-    }
-    sources
-}
-
-/// `./incoming` gives `incoming`; a path without a last part (`/`, `..`) gives nothing.
-fn last_part(path: &Path) -> String {
-    let last = path.file_name().unwrap_or_default();
-    last.to_string_lossy().into_owned()
-}
-
 fn http(written: file::HttpFile, checks: &mut Checks) -> Http {
     let listen = written.listen.unwrap_or_else(|| HTTP_LISTEN.to_owned());
     let address = match listen.as_str() {
         // YAML reads a bare `off` as false.
         "off" | "false" => None,
-        text => {
-            let parsed = text.parse::<SocketAddr>();
-            if parsed.is_err() {
-                let fix = "write an address and a port, such as 127.0.0.1:8480 or [::]:8480, or off";
-                checks.complain("http.listen", format!("{text:?} is no address to listen on"), fix);
-            }
-            parsed.ok()
-        }
+        text => socket_address(text, "http.listen", checks),
     };
+    let status = written.status.and_then(|text| socket_address(&text, "http.status", checks));
     let count = |count: &u64| count.to_string();
     Http {
         listen: address,
+        status,
         accepting: written.accepting.unwrap_or(true),
         allowed_origins: written.allowed_origins.unwrap_or_else(|| vec!["*".to_owned()]),
         trusted_proxies: written.trusted_proxies.unwrap_or_default(),
@@ -444,6 +407,18 @@ fn http(written: file::HttpFile, checks: &mut Checks) -> Http {
         memory_bytes: checks.bytes("http.memory", written.memory, 128 << 20, HTTP_MEMORY),
         spool_bytes: checks.bytes("http.spool", written.spool, 4 << 30, HTTP_SPOOL),
     }
+}
+
+fn socket_address(text: &str, key: &str, checks: &mut Checks) -> Option<SocketAddr> {
+    let parsed = text.parse::<SocketAddr>();
+    if parsed.is_err() {
+        let fix = match key {
+            "http.listen" => "write an address and a port, such as 127.0.0.1:8480 or [::]:8480, or off",
+            _ => "write an address and a port, such as 127.0.0.1:8481 or [::]:8481",
+        };
+        checks.complain(key, format!("{text:?} is no address to listen on"), fix);
+    }
+    parsed.ok()
 }
 
 fn ingest(written: file::IngestFile, checks: &mut Checks) -> Ingest {
@@ -506,14 +481,62 @@ fn folder(written: Option<PathBuf>, default_name: &str, is_folder: &dyn Fn(&Path
     }
 }
 
-fn sns(written: file::SnsFile, checks: &mut Checks) -> Sns {
-    if let Some(url) = &written.endpoint_url {
-        let is_http = url.starts_with("http://") || url.starts_with("https://");
-        if !is_http {
-            let fix = "write it with its scheme, such as http://localhost:4566";
-            checks.complain("sns.endpoint_url", "this is no http address", fix);
-        }
+fn lake(written: file::LakeFile, checks: &mut Checks) -> Option<RemoteLake> {
+    check_endpoint("lake.endpoint_url", written.endpoint_url.as_deref(), checks);
+    let text = written.url?;
+    let url = Url::parse(&text)
+        .ok()
+        .filter(|url| url.scheme() == "s3" && url.host_str().is_some());
+    if url.is_none() {
+        let fix = "write it as s3://bucket/prefix; a folder of this machine is set with `data`";
+        checks.complain("lake.url", format!("{text:?} is no place for tables"), fix);
     }
+    Some(RemoteLake {
+        url: url?,
+        endpoint_url: written.endpoint_url,
+        region: written.region,
+    })
+}
+
+fn upkeep(written: &file::UpkeepFile, checks: &mut Checks) -> Upkeep {
+    let usual = UpkeepSettings::default();
+    let grace_ms = u64::try_from(usual.removed_grace_ms).unwrap_or(0);
+    let grace = checks.span("upkeep.grace", written.grace, Duration::from_millis(grace_ms), UPKEEP_GRACE);
+    let grace_ms = i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
+    // Nought: for ever.
+    let days = |written: Option<u64>, usual: Option<u32>| match written {
+        None => usual,
+        Some(0) => None,
+        Some(days) => Some(u32::try_from(days).unwrap_or(u32::MAX)),
+    };
+    Upkeep {
+        enabled: written.enabled.unwrap_or(true),
+        settings: UpkeepSettings {
+            target_bytes: checks.bytes("upkeep.file_size", written.file_size, usual.target_bytes, UPKEEP_FILE),
+            io_bytes_per_minute: checks.bytes("upkeep.io_per_minute", written.io_per_minute, usual.io_bytes_per_minute, UPKEEP_IO),
+            orphan_grace_ms: grace_ms,
+            removed_grace_ms: grace_ms,
+            retention: Retention {
+                bronze_days: days(written.bronze_days, usual.retention.bronze_days),
+                silver_days: days(written.silver_days, usual.retention.silver_days),
+                gold_days: days(written.gold_days, usual.retention.gold_days),
+                rejects_days: days(written.rejects_days, usual.retention.rejects_days),
+            },
+            ..usual
+        },
+    }
+}
+
+fn check_endpoint(key: &str, url: Option<&str>, checks: &mut Checks) {
+    let is_http = |url: &str| url.starts_with("http://") || url.starts_with("https://");
+    if url.is_some_and(|url| !is_http(url)) {
+        let fix = "write it with its scheme, such as http://localhost:4566";
+        checks.complain(key, "this is no http address", fix);
+    }
+}
+
+fn sns(written: file::SnsFile, checks: &mut Checks) -> Sns {
+    check_endpoint("sns.endpoint_url", written.endpoint_url.as_deref(), checks);
     Sns {
         endpoint_url: written.endpoint_url,
         region: written.region,
@@ -561,6 +584,7 @@ impl Checks {
 
 #[cfg(test)]
 mod tests {
+    use super::file::SourceFile;
     use super::*;
 
     fn no_env(_: &str) -> Option<String> {
@@ -655,7 +679,7 @@ mod tests {
         ]);
         let edge = SourceConfig {
             name: "edge".to_owned(),
-            path: "/logs".into(),
+            from: SourceKind::Files("/logs".into()),
             format: SourceFormat::CloudfrontV1,
         };
         assert_eq!(config.sources, [edge]);
@@ -692,7 +716,6 @@ mod tests {
                 "1.yaml:3:3: ingest.comit_every: unknown key \"comit_every\"; did you mean \"commit_every\"?",
                 "1.yaml:4:18: ingest.batch_records: the text \"many\" is not a whole number; write digits only, such as 200000",
                 "1.yaml:5:14: log.level: the text \"inof\" is not one of error, warn, info, debug, trace; did you mean \"info\"?",
-                "1.yaml:7:5: sources[0]: the key \"path\" is missing; add `path: ...`",
                 "1.yaml:9:12: sql.timeout: the number 30 is not a duration; write a number and its unit, such as 500ms, 30s, 5m, 24h or 7d",
             ],
         );
@@ -746,6 +769,20 @@ mod tests {
         check_complaints(
             "- just\n- a list\n",
             &["1.yaml:1:1: a list is no settings file; start from the output of `playhead settings`"],
+        );
+    }
+
+    #[test]
+    fn a_source_is_read_from_one_place() {
+        check_complaints(
+            "sources:\n  - name: x\n  - {path: a, kinesis: {stream: s}}\n  - {name: http, path: b}\n  - kafka: {brokers: b, topics: []}\n",
+            &[
+                "1.yaml:2:5: sources[0]: nothing says where this source is read from; add `path: ...`, or one of `kafka:`, `kinesis:` and `s3:`",
+                "1.yaml:3:5: sources[1]: this source is read from two places; make two sources of it, each with a name",
+                "1.yaml:4:5: sources[2]: the name \"http\" is the receiver's; give this source another `name: ...`",
+                "1.yaml:5:12: sources[3].kafka: `topics` is empty; name topics, or a pattern such as ^player-events-.*; see `playhead settings` for an example",
+                "1.yaml:5:5: sources[3]: this source has no name; add `name: ...`",
+            ],
         );
     }
 

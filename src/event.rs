@@ -230,7 +230,7 @@ pub const SOURCES: [&str; 6] = ["aws_demo", "ivs", "epas", "cmcd1_log", "cmcd2_l
 pub const CLOCK_SHIFTED: &str = "clock_shifted";
 
 /// What an address told us before it was cut (filled by `enrich`).
-#[derive(Debug, Clone, PartialEq, Eq, Default, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Network {
     /// ISO 3166-1 alpha-2, upper case.
     pub country: Option<String>,
@@ -242,7 +242,7 @@ pub struct Network {
 }
 
 /// What the user agent told us (filled by `enrich`, or sent by the player itself).
-#[derive(Debug, Clone, PartialEq, Eq, Default, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Device {
     /// `desktop`, `mobile`, `tablet`, `tv`, `console`, `bot` or as sent.
     pub device_type: Option<String>,
@@ -490,10 +490,12 @@ pub enum RejectReason {
     MissingFields,
     WrongColumnCount,
     BadValue,
+    /// A message without a value: a compacted topic deletes a key by it.
+    Tombstone,
 }
 
 impl RejectReason {
-    pub const ALL: [RejectReason; 12] = [
+    pub const ALL: [RejectReason; 13] = [
         RejectReason::MalformedJson,
         RejectReason::NotAnObject,
         RejectReason::NotUtf8,
@@ -506,6 +508,7 @@ impl RejectReason {
         RejectReason::MissingFields,
         RejectReason::WrongColumnCount,
         RejectReason::BadValue,
+        RejectReason::Tombstone,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -522,6 +525,7 @@ impl RejectReason {
             RejectReason::MissingFields => "missing_fields",
             RejectReason::WrongColumnCount => "wrong_column_count",
             RejectReason::BadValue => "bad_value",
+            RejectReason::Tombstone => "tombstone",
         }
     }
 

@@ -10,8 +10,12 @@
 pub mod dedupe;
 pub mod history;
 pub mod intake;
+pub mod ledger;
+mod positions;
+pub mod snapshots;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
@@ -19,6 +23,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, TimestampMicrosecondType};
 use serde_json::{Value, json};
 
+use crate::clock::Clock;
 use crate::enrich::Enricher;
 use crate::event::decode::Kind;
 use crate::event::schema::{
@@ -33,10 +38,13 @@ use crate::lake::tables::{
 use crate::lake::{Commit, Lake, LakeError, TimeRange};
 use crate::privacy::Privacy;
 use crate::session::{FactChanges, KeyedEvent, SessionSettings, Sessions};
-use crate::source::files::Discovered;
+use crate::source::Mark;
+use crate::source::objects::Known;
+use crate::telemetry::metrics::{SessionSize, SourceCounts};
 use crate::watermark::Watermarks;
 use dedupe::{Dedupe, hour_range_ms};
-use intake::{Batch, Position};
+use intake::{Batch, NewPartition, Position};
+use positions::Positions;
 
 const DAY_MS: i64 = 86_400_000;
 /// A session that has been silent for longer than this has ended: the idle gap and a margin.
@@ -55,6 +63,16 @@ pub struct Counts {
     pub stored: u64,
     pub duplicates: u64,
     pub rejected: u64,
+}
+
+/// What became of one batch.
+#[derive(Debug, Clone, Default)]
+pub struct Epoch {
+    pub counts: Counts,
+    /// By the index of the source.
+    pub by_source: BTreeMap<usize, SourceCounts>,
+    /// Stored records whose minute had been closed.
+    pub late: u64,
 }
 
 impl Counts {
@@ -92,11 +110,34 @@ pub struct Ingest {
     /// The watermark of the run before, under which this one never falls.
     watermark_floor_ms: Option<i64>,
     totals: BTreeMap<&'static str, Counts>,
+    positions: Positions,
+    shards: usize,
+    /// Folder of the snapshots of the session engine.
+    snapshots: PathBuf,
+    /// The last bronze commit of player events, if it is of this run or of the snapshot that it began with.
+    bronze_version: Option<i64>,
+    /// The engine has the events of every bronze commit, and the tables of facts have its rows. False once
+    /// an epoch has failed half-way.
+    is_whole: bool,
+    /// What the newest snapshot was made of: its bronze version and the engine's watermark.
+    snapshot_at: Option<(i64, Option<i64>)>,
 }
 
 impl Ingest {
     /// Takes up the lake where it stands, bringing silver up to bronze first.
-    pub async fn open(lake: Arc<Lake>, enricher: Arc<Enricher>, privacy: Arc<Privacy>, shards: usize) -> Result<Ingest, LakeError> {
+    /// `folder` is the daemon's own, for what is kept to start faster.
+    ///
+    /// # Errors
+    /// A table cannot be read or written.
+    pub async fn open(
+        lake: Arc<Lake>,
+        enricher: Arc<Enricher>,
+        privacy: Arc<Privacy>,
+        shards: usize,
+        folder: &Path,
+        now_ms: i64,
+    ) -> Result<Ingest, LakeError> {
+        let positions = Positions::open(&lake, folder).await?;
         let mut ingest = Ingest {
             lake,
             enricher,
@@ -107,8 +148,15 @@ impl Ingest {
             watermarks: Watermarks::default(),
             watermark_floor_ms: None,
             totals: BTreeMap::new(),
+            positions,
+            shards,
+            snapshots: folder.join(snapshots::FOLDER),
+            bronze_version: None,
+            is_whole: false,
+            snapshot_at: None,
         };
-        ingest.recover().await?;
+        ingest.recover(now_ms).await?;
+        ingest.is_whole = true;
         Ok(ingest)
     }
 
@@ -128,20 +176,48 @@ impl Ingest {
         self.sessions.open_sessions()
     }
 
-    /// Where a file is to be read from.
-    pub async fn position_of(&self, found: &Discovered) -> Result<i64, LakeError> {
-        let marker = position_marker(&found.partition);
-        let mut position = 0;
-        for table in [BRONZE_PLAYER, BRONZE_CDN] {
-            position = position.max(self.lake.covered(table, &marker).await?.unwrap_or(0));
+    pub fn session_size(&self) -> SessionSize {
+        SessionSize {
+            open: self.sessions.open_sessions(),
+            events_in_memory: self.sessions.events_in_memory(),
+            events_left_out: self.sessions.events_left_out(),
         }
-        Ok(position)
     }
 
-    /// A file that is known and not read yet holds the watermark at its first event.
-    pub fn expect(&mut self, partition: &Arc<str>, first_event_ms: Option<i64>) {
-        if let Some(first_event_ms) = first_event_ms {
-            self.watermarks.expect(partition, first_event_ms);
+    /// Where a partition is to be read from; `None`: the lake has nothing of it.
+    pub async fn position_of(&self, partition: &Arc<str>) -> Result<Option<Mark>, LakeError> {
+        self.positions.of(&self.lake, partition).await
+    }
+
+    /// What the objects sources ask before they read an object.
+    pub fn known_objects(&self, clock: Arc<dyn Clock>) -> Known {
+        self.positions.known(clock)
+    }
+
+    /// A partition that is known and not read yet holds the watermark: a file at its first event for as
+    /// long as it takes, one whose first event is not known where the watermark is, for a while.
+    pub fn expect(&mut self, new: &NewPartition, now_ms: i64) {
+        match new.first_event_ms {
+            Some(first_event_ms) => self.watermarks.expect(&new.partition, first_event_ms),
+            None if new.is_live => self.watermarks.assign(&new.partition, now_ms),
+            None => {}
+        }
+    }
+
+    /// Partitions that are not ours any more hold nothing back.
+    pub fn release(&mut self, lost: &[Arc<str>]) {
+        for partition in lost {
+            self.watermarks.finish(partition);
+        }
+        self.positions.release(lost);
+    }
+
+    /// Writes what only saves time at the next start; that it cannot be written stops nothing.
+    pub async fn save_caches(&mut self) {
+        for saved in [self.positions.save(&self.lake).await, self.save_snapshot().await] {
+            if let Err(error) = saved {
+                tracing::warn!("{}; the next start takes longer", crate::telemetry::chain(&error));
+            }
         }
     }
 
@@ -150,16 +226,19 @@ impl Ingest {
         self.watermarks.release_idle(now_ms);
     }
 
-    /// Carries one batch to committed bronze and silver.
-    pub async fn commit_batch(&mut self, batch: Batch, now_ms: i64) -> Result<Counts, LakeError> {
+    /// Carries one batch to committed bronze and silver. `closed_ms`: windows that end at or before it have
+    /// been computed.
+    pub async fn commit_batch(&mut self, batch: Batch, closed_ms: Option<i64>, now_ms: i64) -> Result<Epoch, LakeError> {
         let Batch {
             players,
             requests,
             rejects,
             positions,
+            is_full: _,
         } = batch;
         let (players, known) = self.drop_known_players(players).await?;
         let requests = self.drop_known_requests(requests).await?;
+        self.positions.advance(&positions);
         for position in &positions {
             if let Some(newest_ms) = position.newest_ms {
                 self.watermarks.observe(&position.partition, newest_ms, now_ms);
@@ -171,22 +250,30 @@ impl Ingest {
         self.commit_rejects(&rejects, &positions).await?;
         self.commit_duplicates(&known, &positions).await?;
         drop(known);
-        let mut counts = Counts::default();
+        let times = players.iter().map(|row| row.event.event_ts_ms);
+        let times = times.chain(requests.iter().map(|row| row.request.event_ts_ms));
+        let mut epoch = Epoch {
+            counts: Counts::default(),
+            by_source: count_by_source(&players, &requests, &rejects, &positions),
+            late: times.filter(|at_ms| Some(*at_ms) < closed_ms).count() as u64,
+        };
         for (kind, stored) in [(Kind::Player, players.len()), (Kind::Cdn, requests.len())] {
-            counts.add(count(kind, stored, &rejects, &positions));
+            epoch.counts.add(count(kind, stored, &rejects, &positions));
         }
         self.commit_players(players, &rejects, &positions).await?;
         self.commit_requests(requests, &rejects, &positions).await?;
+        self.positions.committed(&positions, now_ms);
         tracing::debug!(open = self.sessions.open_sessions(), events = self.sessions.events_in_memory(), watermark = ?self.watermark_ms(), "sessions in memory");
         self.player_ids.end_batch();
         self.request_ids.end_batch();
-        Ok(counts)
+        Ok(epoch)
     }
 
     /// The rows that are new, and those that the lake holds already.
     async fn drop_known_players(&mut self, rows: Vec<PlayerRow>) -> Result<(Vec<PlayerRow>, Vec<PlayerRow>), LakeError> {
         let times = rows.iter().map(|row| row.event.event_ts_ms);
-        load_hours(&self.lake, BRONZE_PLAYER, &mut self.player_ids, times).await?;
+        // Silver is kept longer than bronze, and covers it whenever an epoch begins.
+        load_hours(&self.lake, SILVER_PLAYER, &mut self.player_ids, times).await?;
         let known = &mut self.player_ids;
         Ok(rows
             .into_iter()
@@ -195,7 +282,7 @@ impl Ingest {
 
     async fn drop_known_requests(&mut self, rows: Vec<RequestRow>) -> Result<Vec<RequestRow>, LakeError> {
         let times = rows.iter().map(|row| row.request.event_ts_ms);
-        load_hours(&self.lake, BRONZE_CDN, &mut self.request_ids, times).await?;
+        load_hours(&self.lake, SILVER_REQUESTS, &mut self.request_ids, times).await?;
         let known = &mut self.request_ids;
         Ok(rows
             .into_iter()
@@ -221,7 +308,7 @@ impl Ingest {
     /// marker says from which byte on one is new.
     async fn not_landed<T: Clone>(
         &self,
-        table: &str,
+        table: &'static str,
         rows: &[T],
         place: fn(&T) -> &Provenance,
         positions: &[Position],
@@ -231,8 +318,8 @@ impl Ingest {
         }
         let mut landed: HashMap<Arc<str>, i64> = HashMap::new();
         for position in positions {
-            let covered = self.lake.covered(table, &position_marker(&position.partition)).await?;
-            landed.insert(Arc::clone(&position.partition), covered.unwrap_or(0));
+            let covered = self.positions.landed(&self.lake, table, &position.partition).await?;
+            landed.insert(Arc::clone(&position.partition), covered);
         }
         let is_new = |row: &&T| {
             let covered = landed.get(&place(row).source_partition);
@@ -245,11 +332,12 @@ impl Ingest {
         if rows.num_rows() == 0 {
             return Ok(());
         }
+        let mut note = note;
+        self.positions.note(&mut note, positions.iter());
         let mut covers = Vec::new();
-        for position in positions {
-            let marker = position_marker(&position.partition);
+        for (marker, to) in Positions::covers(positions.iter()) {
             let covered = self.lake.covered(table, &marker).await?.unwrap_or(0);
-            covers.push((marker, position.to.max(covered)));
+            covers.push((marker, to.max(covered)));
         }
         self.lake.append(table, vec![rows], Commit { covers, note }).await?;
         Ok(())
@@ -268,13 +356,16 @@ impl Ingest {
         )?;
         let events = keyed_events(&rows);
         drop(rows);
+        let was_whole = std::mem::take(&mut self.is_whole);
         let version = self.lake.commit(BRONZE_PLAYER, bronze, commit).await?;
         self.lake
             .commit(SILVER_PLAYER, silver, self.silver_commit(BRONZE_PLAYER, version))
             .await?;
-        self.load_missing(&events).await?;
+        self.load_missing(&events, &[]).await?;
         let changes = self.sessions.apply(events, self.watermark_ms());
-        self.commit_facts(changes, version).await
+        self.commit_facts(changes, version).await?;
+        (self.is_whole, self.bronze_version) = (was_whole, Some(version));
+        Ok(())
     }
 
     /// Rows to files, not yet committed. Each table is built on a task of its own.
@@ -315,8 +406,11 @@ impl Ingest {
     /// Closes sessions whose time has run out although nothing new came for them.
     pub async fn close_due_sessions(&mut self) -> Result<(), LakeError> {
         let version = self.lake.version(BRONZE_PLAYER).await?;
+        let was_whole = std::mem::take(&mut self.is_whole);
         let changes = self.sessions.apply(Vec::new(), self.watermark_ms());
-        self.commit_facts(changes, version).await
+        self.commit_facts(changes, version).await?;
+        self.is_whole = was_whole;
+        Ok(())
     }
 
     async fn commit_facts(&self, changes: FactChanges, bronze_version: i64) -> Result<(), LakeError> {
@@ -381,8 +475,9 @@ impl Ingest {
         self.lake.prepare_edit(table, range, &is_victim, vec![added]).await
     }
 
-    /// Brings into memory what the lake knows of the sessions that these events may continue.
-    async fn load_missing(&mut self, events: &[KeyedEvent]) -> Result<(), LakeError> {
+    /// Brings into memory what the lake knows of the sessions that these events may continue. `unwritten`:
+    /// later ones that silver has, and whose facts are still to be written.
+    async fn load_missing(&mut self, events: &[KeyedEvent], unwritten: &[KeyedEvent]) -> Result<(), LakeError> {
         let missing: HashSet<String> = self.sessions.missing(events).into_iter().collect();
         if missing.is_empty() {
             return Ok(());
@@ -397,7 +492,7 @@ impl Ingest {
             from_ms: first_ms - DAY_MS,
             to_ms: END_OF_TIME_MS,
         };
-        let new: HashSet<u64> = events.iter().map(|event| event.event.event_id).collect();
+        let new: HashSet<u64> = events.iter().chain(unwritten).map(|event| event.event.event_id).collect();
         self.load_keys(missing.into_iter().collect(), range, &new).await
     }
 
@@ -430,17 +525,16 @@ impl Ingest {
             .clone()
             .map(|position| (position.partition.to_string(), json!([position.from, position.to])))
             .collect();
-        Commit {
-            covers: positions
-                .map(|position| (position_marker(&position.partition), position.to))
-                .collect(),
-            note: json!({
-                "counts": counts.to_json(),
-                "totals": total.to_json(),
-                "positions": spans,
-                "watermark_ms": self.watermark_ms(),
-            }),
-        }
+        let covers = Positions::covers(positions.clone());
+        let mut note = json!({
+            "counts": counts.to_json(),
+            "totals": total.to_json(),
+            "positions": spans,
+            "watermark_ms": self.watermark_ms(),
+            "newest_ms": self.watermarks.newest(),
+        });
+        self.positions.note(&mut note, positions);
+        Commit { covers, note }
     }
 
     fn silver_commit(&self, bronze: &str, version: i64) -> Commit {
@@ -451,16 +545,20 @@ impl Ingest {
     }
 
     /// Brings silver up to bronze and the session engine up to silver.
-    async fn recover(&mut self) -> Result<(), LakeError> {
+    async fn recover(&mut self, now_ms: i64) -> Result<(), LakeError> {
+        let mut newest_ms = None;
         for table in [BRONZE_PLAYER, BRONZE_CDN] {
             if let Some(note) = self.lake.newest_note(table, "totals", NOTES_SEARCHED).await? {
                 self.totals.insert(table, Counts::from_json(&note["totals"]));
                 self.watermark_floor_ms = self.watermark_floor_ms.max(note["watermark_ms"].as_i64());
+                newest_ms = newest_ms.max(note["newest_ms"].as_i64());
             }
         }
         self.recover_requests().await?;
         let touched = self.recover_players().await?;
-        self.recover_sessions(touched).await
+        self.recover_sessions(touched).await?;
+        self.watermarks.restore(self.watermark_floor_ms, newest_ms, now_ms);
+        Ok(())
     }
 
     async fn recover_requests(&self) -> Result<(), LakeError> {
@@ -519,6 +617,13 @@ impl Ingest {
         let intervals_as_of_ms = self.facts_as_of_ms(SILVER_INTERVALS).await?;
         let sessions_as_of_ms = self.facts_as_of_ms(SILVER_SESSIONS).await?;
         let is_half_done = !touched.is_empty() || intervals_as_of_ms != sessions_as_of_ms;
+        // The notes of what is written from here on must not fall behind the rows.
+        self.watermark_floor_ms = self.watermark_floor_ms.max(intervals_as_of_ms.min(sessions_as_of_ms));
+        if let Some(as_of_ms) = intervals_as_of_ms.filter(|_| intervals_as_of_ms == sessions_as_of_ms)
+            && self.resume(as_of_ms).await?
+        {
+            return Ok(());
+        }
         // Requests move the watermark on without writing facts. Sessions that became due since are open
         // in the lake; taken up as they were written, the next commit closes them.
         let as_of_ms = intervals_as_of_ms.min(sessions_as_of_ms).unwrap_or(floor_ms);
@@ -568,11 +673,6 @@ impl Ingest {
     }
 }
 
-/// The application id under which a partition's position is kept.
-fn position_marker(partition: &str) -> String {
-    format!("files:{partition}")
-}
-
 fn event_id(hex: &str) -> u128 {
     u128::from_str_radix(hex, 16).unwrap_or_default()
 }
@@ -607,6 +707,36 @@ fn count(kind: Kind, stored: usize, rejects: &[RejectRow], positions: &[Position
         rejected,
         duplicates: received - stored - rejected,
     }
+}
+
+/// What became of the records of each source: whatever is neither stored nor rejected was a duplicate.
+fn count_by_source(
+    players: &[PlayerRow],
+    requests: &[RequestRow],
+    rejects: &[RejectRow],
+    positions: &[Position],
+) -> BTreeMap<usize, SourceCounts> {
+    let mut by_source: BTreeMap<usize, SourceCounts> = BTreeMap::new();
+    let mut source_of: HashMap<&str, usize> = HashMap::new();
+    for position in positions {
+        by_source.entry(position.source).or_default().received += position.received;
+        source_of.insert(&position.partition, position.source);
+    }
+    let source_of = |place: &Provenance| source_of.get(&*place.source_partition).copied();
+    let stored = players.iter().map(|row| &row.place).chain(requests.iter().map(|row| &row.place));
+    for source in stored.filter_map(source_of) {
+        by_source.entry(source).or_default().stored += 1;
+    }
+    for row in rejects {
+        let Some(source) = source_of(&row.place) else { continue };
+        let counts = by_source.entry(source).or_default();
+        *counts.rejected.entry(row.reject.reason).or_default() += 1;
+    }
+    for counts in by_source.values_mut() {
+        let rejected: u64 = counts.rejected.values().sum();
+        counts.duplicates = counts.received - counts.stored - rejected;
+    }
+    by_source
 }
 
 async fn load_hours(lake: &Lake, table: &str, known: &mut Dedupe, times_ms: impl Iterator<Item = i64>) -> Result<(), LakeError> {

@@ -5,17 +5,20 @@
 //!
 //! Invariant: no second database. A table's transaction markers say what it covers, and the note in
 //! each commit says what that commit held.
-//! Invariant: one process writes a lake at a time; the lock file says which.
+//! Invariant: one process writes a lake at a time; its lock says which (`place`).
 
+pub mod cache;
 pub mod commit;
+mod lease;
+pub mod place;
 pub mod scan;
 pub mod tables;
+mod turns;
+pub mod upkeep;
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock};
 
 use datafusion::catalog::TableProvider;
 use datafusion::prelude::SessionContext;
@@ -24,15 +27,17 @@ use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
 use deltalake::{DeltaTable, DeltaTableBuilder, DeltaTableError};
 use serde_json::Value;
 use tokio::sync::RwLock;
-use url::Url;
 
+use crate::clock::Clock;
+use crate::telemetry::metrics::Meters;
 pub use commit::{Commit, TimeRange};
+use place::{Lock, Place};
 use tables::{PARTITION_COLUMN, TableSpec, fixed_tables};
+use turns::Turns;
 
 /// Version of the layout of the lake. A lake with a higher one was written by a newer Playhead.
 pub const LAKE_FORMAT: u32 = 1;
 const FORMAT_PROPERTY: &str = "playhead.format";
-const LOCK_FILE: &str = "playhead.lock";
 
 /// What can go wrong with the lake.
 #[derive(Debug, thiserror::Error)]
@@ -84,12 +89,18 @@ pub struct LogEntry {
     pub added: Vec<String>,
 }
 
-/// The open tables of one lake folder.
+/// The open tables of one lake.
 pub struct Lake {
-    root: PathBuf,
+    place: Place,
     tables: RwLock<BTreeMap<String, OpenTable>>,
+    /// Who may change what of a table, within this process.
+    turns: Mutex<BTreeMap<String, Arc<Turns>>>,
+    /// Days (since 1970) from which on a table is kept, as far as asked for.
+    kept_from: Mutex<BTreeMap<String, Option<i64>>>,
+    /// Told of every commit, where somebody wants to know.
+    meters: OnceLock<Meters>,
     /// Held for as long as this process may write.
-    _lock: Option<File>,
+    lock: Option<Lock>,
 }
 
 #[derive(Clone)]
@@ -99,20 +110,26 @@ struct OpenTable {
 }
 
 impl Lake {
+    fn over(place: Place) -> Lake {
+        Lake {
+            place,
+            tables: RwLock::default(),
+            turns: Mutex::default(),
+            kept_from: Mutex::default(),
+            meters: OnceLock::new(),
+            lock: None,
+        }
+    }
+
     /// Opens the lake for writing: takes the lock and creates what is missing.
     ///
     /// # Errors
-    /// `InUse`, `Newer`, or whatever the file system or a table's log says.
-    pub async fn open(root: &Path) -> Result<Lake, LakeError> {
-        std::fs::create_dir_all(root).map_err(file_error("create the lake folder", root))?;
-        let lake = Lake {
-            root: root.to_path_buf(),
-            tables: RwLock::default(),
-            _lock: None,
-        };
+    /// `InUse`, `Newer`, or whatever the file system, the object store or a table's log says.
+    pub async fn open(place: Place, clock: Arc<dyn Clock>) -> Result<Lake, LakeError> {
+        let lake = Lake::over(place);
         lake.refuse_newer(fixed_tables().iter().map(|spec| spec.name.clone())).await?;
-        let lock = lock(root)?;
-        let lake = Lake { _lock: Some(lock), ..lake };
+        let lock = lake.place.lock(clock).await?;
+        let lake = Lake { lock: Some(lock), ..lake };
         for spec in fixed_tables() {
             lake.ensure(spec).await?;
         }
@@ -120,32 +137,63 @@ impl Lake {
     }
 
     /// Opens the lake for reading. Tables that do not exist yet are simply not there.
-    pub async fn open_read_only(root: &Path) -> Result<Lake, LakeError> {
-        if !root.is_dir() {
+    pub async fn open_read_only(place: Place) -> Result<Lake, LakeError> {
+        if !place.is_there() {
             return Err(LakeError::File {
                 act: "open the lake folder (no lake there yet: run `playhead ingest` or `playhead run` first, or name it with --data)",
-                path: root.display().to_string(),
+                path: place.name(),
                 source: std::io::ErrorKind::NotFound.into(),
             });
         }
-        let lake = Lake {
-            root: root.to_path_buf(),
-            tables: RwLock::default(),
-            _lock: None,
-        };
+        let lake = Lake::over(place);
         for spec in fixed_tables() {
             lake.open_existing(spec).await?;
         }
         Ok(lake)
     }
 
-    pub fn root(&self) -> &Path {
-        &self.root
+    /// Reports commits from now on. A second call changes nothing.
+    pub fn report_to(&self, meters: Meters) {
+        let _ = self.meters.set(meters);
+    }
+
+    /// For people.
+    pub fn name(&self) -> String {
+        self.place.name()
+    }
+
+    /// Lets others write the lake at once; nothing may be committed after it.
+    pub async fn give_back(&self) {
+        if let Some(lock) = &self.lock {
+            lock.give_back().await;
+        }
+    }
+
+    /// # Errors
+    /// Another daemon has taken the lake over.
+    fn refuse_if_lost(&self) -> Result<(), LakeError> {
+        match &self.lock {
+            Some(lock) if !lock.is_held() => Err(LakeError::InUse {
+                lake: self.place.name(),
+                holder: " (it took the lock over)".to_string(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Tells this lake from every other: drawn when its first table was made.
+    ///
+    /// # Errors
+    /// The table cannot be read.
+    pub async fn id(&self) -> Result<String, LakeError> {
+        let open = self.get(tables::BRONZE_PLAYER).await?;
+        let snapshot = open.table.snapshot().map_err(table_error("read", tables::BRONZE_PLAYER))?;
+        Ok(snapshot.metadata().id().to_string())
     }
 
     async fn refuse_newer(&self, names: impl Iterator<Item = String>) -> Result<(), LakeError> {
         for name in names {
-            if self.table_path(&name).join("_delta_log").is_dir() {
+            if self.place.holds(&name).await? {
                 self.load(&name).await?;
             }
         }
@@ -154,7 +202,7 @@ impl Lake {
 
     /// Opens a table if it exists; true if it does.
     pub async fn open_existing(&self, spec: TableSpec) -> Result<bool, LakeError> {
-        if !self.table_path(&spec.name).join("_delta_log").is_dir() {
+        if !self.place.holds(&spec.name).await? {
             return Ok(false);
         }
         let table = self.load(&spec.name).await?;
@@ -186,11 +234,12 @@ impl Lake {
     }
 
     async fn load(&self, name: &str) -> Result<DeltaTable, LakeError> {
-        let path = self.table_path(name);
-        refuse_empty_commit(name, &path)?;
-        let url = folder_url(&path)?;
-        let table = DeltaTableBuilder::from_url(url)
+        if let Some(folder) = self.place.table_folder(name) {
+            refuse_empty_commit(name, &folder)?;
+        }
+        let table = DeltaTableBuilder::from_url(self.place.table_url(name))
             .map_err(table_error("open", name))?
+            .with_storage_options(self.place.options())
             .load()
             .await
             .map_err(table_error("open", name))?;
@@ -205,7 +254,7 @@ impl Lake {
         match found.parse::<u32>() {
             Ok(format) if format <= LAKE_FORMAT => Ok(table),
             Ok(_) => Err(LakeError::Newer {
-                lake: self.root.display().to_string(),
+                lake: self.place.name(),
                 table: name.to_string(),
                 found,
             }),
@@ -213,15 +262,16 @@ impl Lake {
                 table: name.to_string(),
                 what: format!(
                     "{} is a Delta table that Playhead did not make (no property {FORMAT_PROPERTY})",
-                    path.display()
+                    self.place.table_url(name)
                 ),
             }),
         }
     }
 
     async fn create(&self, spec: &TableSpec) -> Result<DeltaTable, LakeError> {
-        let path = self.table_path(&spec.name);
-        std::fs::create_dir_all(&path).map_err(file_error("create the table folder", &path))?;
+        if let Some(folder) = self.place.table_folder(&spec.name) {
+            std::fs::create_dir_all(&folder).map_err(file_error("create the table folder", &folder))?;
+        }
         let schema: StructType = spec.schema.as_ref().try_into_kernel().map_err(|source| LakeError::Rows {
             table: spec.name.clone(),
             source,
@@ -229,8 +279,13 @@ impl Lake {
         let configuration: HashMap<String, Option<String>> = HashMap::from([
             (FORMAT_PROPERTY.to_string(), Some(LAKE_FORMAT.to_string())),
             ("delta.dataSkippingStatsColumns".to_string(), Some(spec.statistics.join(","))),
+            // Checkpoints name removed files for as long as vacuum may have to spare them, and no longer.
+            (
+                "delta.deletedFileRetentionDuration".to_string(),
+                Some(format!("interval {} hours", upkeep::TOMBSTONES_KEPT_HOURS)),
+            ),
         ]);
-        DeltaTable::try_from_url(folder_url(&path)?)
+        DeltaTable::try_from_url_with_storage_options(self.place.table_url(&spec.name), self.place.options())
             .await
             .map_err(table_error("create", &spec.name))?
             .create()
@@ -291,8 +346,9 @@ impl Lake {
         }
     }
 
-    pub fn table_path(&self, name: &str) -> PathBuf {
-        self.root.join(name.replace('.', "/"))
+    fn turns(&self, name: &str) -> Arc<Turns> {
+        let mut turns = self.turns.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Arc::clone(turns.entry(name.to_string()).or_default())
     }
 
     /// Names of the open tables, sorted.
@@ -432,50 +488,6 @@ fn refuse_empty_commit(name: &str, path: &Path) -> Result<(), LakeError> {
         }
     }
     Ok(())
-}
-
-fn lock(root: &Path) -> Result<File, LakeError> {
-    let path = root.join(LOCK_FILE);
-    let mut file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .open(&path)
-        .map_err(file_error("open the lock file", &path))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let holder = std::fs::read_to_string(&path).unwrap_or_default();
-            let holder = if holder.is_empty() {
-                String::new()
-            } else {
-                format!(" (pid {})", holder.trim())
-            };
-            return Err(LakeError::InUse {
-                lake: root.display().to_string(),
-                holder,
-            });
-        }
-        Err(TryLockError::Error(source)) => {
-            return Err(LakeError::File {
-                act: "lock",
-                path: path.display().to_string(),
-                source,
-            });
-        }
-    }
-    file.set_len(0).map_err(file_error("write the lock file", &path))?;
-    writeln!(file, "{}", std::process::id()).map_err(file_error("write the lock file", &path))?;
-    Ok(file)
-}
-
-fn folder_url(path: &Path) -> Result<Url, LakeError> {
-    let absolute = std::path::absolute(path).map_err(file_error("resolve", path))?;
-    Url::from_directory_path(&absolute).map_err(|()| LakeError::Damaged {
-        table: absolute.display().to_string(),
-        what: "its path cannot be written as a URL".to_string(),
-    })
 }
 
 fn file_error<'a>(act: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> LakeError + 'a {

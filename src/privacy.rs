@@ -16,6 +16,7 @@
 //! Invariant: total; a record that cannot be treated loses its payload, never its anonymity.
 
 pub mod address;
+mod attributes;
 pub mod scrub;
 
 use std::borrow::Cow;
@@ -43,9 +44,10 @@ const PSEUDONYM_LEN: usize = PSEUDONYM_PREFIX.len() + 2 * PSEUDONYM_BYTES;
 /// The rule an event broke whose decoder marked identity where the payload has no such place.
 const UNUSABLE_IDENTITY_SPAN: &str = "unusable_identity_span";
 
-/// A record that names nobody. Made by `Privacy` only.
+/// A record that names nobody. Made by `Privacy` only. Boxed: a record has over a hundred fields, and
+/// rows by the ten thousand are sorted, split and handed on.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Anonymous<T>(T);
+pub struct Anonymous<T>(Box<T>);
 
 pub type AnonymousEvent = Anonymous<PlayerEvent>;
 pub type AnonymousRequest = Anonymous<CdnRequest>;
@@ -104,7 +106,8 @@ impl Privacy {
         out
     }
 
-    pub fn anonymise(&self, mut event: PlayerEvent) -> AnonymousEvent {
+    pub fn anonymise(&self, event: impl Into<Box<PlayerEvent>>) -> AnonymousEvent {
+        let mut event: Box<PlayerEvent> = event.into();
         let client = Client::of(event.client_address.take());
         self.replace_identity(&mut event);
         let must_forget = client.clean(&mut event.payload);
@@ -121,7 +124,8 @@ impl Privacy {
         Anonymous(event)
     }
 
-    pub fn anonymise_request(&self, mut request: CdnRequest) -> AnonymousRequest {
+    pub fn anonymise_request(&self, request: impl Into<Box<CdnRequest>>) -> AnonymousRequest {
+        let mut request: Box<CdnRequest> = request.into();
         let client = Client::of(request.client_address.take());
         let must_forget = client.clean(&mut request.payload);
         for text in request_texts(&mut request) {

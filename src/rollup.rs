@@ -21,13 +21,14 @@ use crate::sql::pipeline::{PIPELINE_HASH, Pipeline, SILVER_VERSIONS};
 use crate::sql::{MINUTE_MS, SqlError, planning_context, range_of, run_pipeline};
 
 /// Minutes that one run of a pipeline spans at the most: a day of windows at a time bounds memory.
-const MINUTES_PER_RUN: i64 = 1440;
+const MINUTES_PER_RUN: i64 = 180;
 /// Tables that are computed side by side: planning and commits of the one fill the pauses of the other,
 /// and each may use the memory of a query.
 const TABLES_AT_ONCE: usize = 2;
 /// How far back a gold table's newest note is searched.
 const NOTES_SEARCHED: i64 = 64;
 const MINUTE_US: i64 = 60_000_000;
+const MINUTES_PER_DAY: i64 = 1440;
 
 /// One pipeline with what it still has to do.
 struct Work {
@@ -92,6 +93,22 @@ impl Rollup {
         Ok(rollup)
     }
 
+    /// Event time at or before which windows are closed at a watermark, ms.
+    pub fn closed_ms(&self, watermark_ms: Option<i64>) -> Option<i64> {
+        let closed_ms = watermark_ms?.saturating_sub(self.lateness_ms);
+        Some(closed_ms - closed_ms.rem_euclid(MINUTE_MS))
+    }
+
+    /// Windows of all tables that are still to be computed.
+    pub fn dirty_windows(&self) -> usize {
+        let windows = |work: &Work| {
+            let width = work.pipeline.window_minutes;
+            let starts = work.pending.iter().map(|minute| window_of(*minute, width));
+            starts.collect::<BTreeSet<_>>().len()
+        };
+        self.work.iter().map(windows).sum()
+    }
+
     /// Computes the windows that the watermark has closed. `flush` closes all: the input has ended.
     pub async fn run(&mut self, watermark_ms: Option<i64>, flush: bool) -> Result<Closed, SqlError> {
         self.take_in_changes().await?;
@@ -136,8 +153,9 @@ impl Rollup {
             }
             let minutes = changed_minutes(&self.lake, table, *seen).await?;
             for work in self.work.iter_mut().filter(|work| reads(&work.pipeline, table)) {
-                let reached = work.pipeline.reached(&minutes);
-                work.pending.extend(reached);
+                let mut reached = work.pipeline.reached(&minutes);
+                work.pending
+                    .extend(reached.split_off(&first_minute(&self.lake, &work.pipeline).await?));
             }
             *seen = newest;
         }
@@ -267,7 +285,20 @@ async fn pending_minutes(lake: &Lake, pipeline: &Pipeline) -> Result<BTreeSet<i6
         };
         pending.extend(pipeline.reached(&minutes));
     }
-    Ok(pending)
+    Ok(pending.split_off(&first_minute(lake, pipeline).await?))
+}
+
+/// Windows before it are never computed again: retention has dropped rows that they were made of.
+async fn first_minute(lake: &Lake, pipeline: &Pipeline) -> Result<i64, LakeError> {
+    let mut first = i64::MIN;
+    for view in WINDOWED_VIEWS
+        .iter()
+        .filter(|view| pipeline.reads.iter().any(|name| name == view.name))
+    {
+        let kept_from = lake.kept_from_day(view.table).await?;
+        first = first.max(kept_from.map_or(i64::MIN, |day| day.saturating_mul(MINUTES_PER_DAY)));
+    }
+    Ok(first)
 }
 
 /// Minutes that the commits after `version` touched.

@@ -32,7 +32,11 @@ pub mod score;
 mod screen;
 mod segments;
 mod shard;
+mod shelves;
 mod slots;
+mod snapshot;
+#[cfg(test)]
+mod snapshot_tests;
 mod timeline;
 mod units;
 #[cfg(test)]
@@ -48,12 +52,13 @@ use crate::event::facts::{PlaybackInterval, PlaybackSession, Segments};
 use crate::event::names::Name;
 use crate::event::{ErrorClass, EventKind, PlayerEvent, ReportedState};
 use shard::{Folding, Shard};
+pub use snapshot::{Restored, SnapshotError};
 
 /// Batches up to this size are applied on the calling thread: starting threads costs more.
 const SINGLE_THREAD_EVENTS_MAX: usize = 4_096;
 
 /// Settings of the session rules.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionSettings {
     /// A longer silence always starts a new session.
     pub idle_gap_ms: i64,
@@ -411,6 +416,11 @@ impl Sessions {
     pub fn restore_watermark(&mut self, watermark_ms: i64) {
         self.watermark_ms = self.watermark_ms.max(Some(watermark_ms));
         self.restored_ms = self.restored_ms.max(Some(watermark_ms));
+    }
+
+    /// The event time that the rows stand at.
+    pub fn watermark_ms(&self) -> Option<i64> {
+        self.watermark_ms
     }
 
     pub fn open_sessions(&self) -> usize {

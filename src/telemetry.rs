@@ -1,7 +1,12 @@
-//! Logs and error chains.
+//! What the daemon tells of itself: logs and error chains here; its health, its metrics and the routes that
+//! show them below.
 //!
 //! Invariant: logs go to standard error, answers to standard output.
 //! Invariant: an error's chain is printed once, where it ends.
+
+pub mod health;
+pub mod metrics;
+pub mod status;
 
 use tracing_subscriber::EnvFilter;
 
@@ -17,6 +22,10 @@ pub fn start(log: &Log) {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_target(false);
+    if log.format == LogFormat::Json {
+        // A collector reads lines of JSON only: what a panic prints by itself would be lost.
+        std::panic::set_hook(Box::new(|panic| tracing::error!("a bug: {panic}")));
+    }
     // A second start in one process (tests) keeps the first.
     let _ = match log.format {
         LogFormat::Text => builder.with_ansi(false).try_init(),

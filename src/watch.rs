@@ -97,6 +97,11 @@ impl Watch {
             .count()
     }
 
+    /// Rules in force.
+    pub fn rules(&self) -> usize {
+        self.rules.rules.len()
+    }
+
     /// Messages that wait for a target; none where delivery is switched off.
     pub fn undelivered(&self) -> usize {
         self.notifier.as_ref().map_or(0, |_| self.undelivered.len())

@@ -22,6 +22,9 @@ pub const AHEAD_MAX_MS: i64 = 86_400_000;
 /// 2010-01-01T00:00:00Z. Older event times come from clocks that were never set.
 pub const EARLIEST_MS: i64 = 1_262_304_000_000;
 
+/// Stands for the partitions of a run before until one of this run shows itself.
+const RESTORED: &str = "";
+
 /// Progress of every partition, and the watermark that follows from it.
 #[derive(Debug, Clone, Default)]
 pub struct Watermarks {
@@ -69,6 +72,30 @@ impl Watermarks {
         self.settle();
     }
 
+    /// A partition is ours from now on and its first event is not known: the watermark waits where it
+    /// is until one comes, or until the partition has been silent for `IDLE_RELEASE_MS`.
+    pub fn assign(&mut self, partition: &str, now_ms: i64) {
+        let waits_at_ms = self.current_ms.unwrap_or(EARLIEST_MS);
+        if !self.alive.contains_key(partition) {
+            self.insert(partition, waits_at_ms, now_ms, false);
+        }
+    }
+
+    /// Takes up what a run before had read up to, `newest_ms`, with its watermark. What was not read when
+    /// that run ended is given `IDLE_RELEASE_MS` to show itself; the first partition that does stands for it.
+    pub fn restore(&mut self, current_ms: Option<i64>, newest_ms: Option<i64>, now_ms: i64) {
+        self.current_ms = self.current_ms.max(current_ms);
+        self.newest_ms = self.newest_ms.max(newest_ms);
+        if let Some(current_ms) = current_ms {
+            self.insert(RESTORED, current_ms, now_ms, false);
+        }
+    }
+
+    /// Newest event time read, epoch ms.
+    pub fn newest(&self) -> Option<i64> {
+        self.newest_ms
+    }
+
     /// The partition has ended and holds nothing back any more.
     pub fn finish(&mut self, partition: &str) {
         self.alive.remove(partition);
@@ -94,6 +121,7 @@ impl Watermarks {
             observed_at_ms,
             expected,
         };
+        self.alive.remove(RESTORED);
         self.alive.insert(partition.to_owned(), progress);
     }
 
@@ -139,6 +167,20 @@ mod tests {
             let relative = marks.current().map(|ms| ms - T0);
             assert_eq!(relative, *expected, "after step {index}");
         }
+    }
+
+    #[test]
+    fn what_was_newest_before_a_restart_is_reached_when_nothing_more_comes() {
+        let mut marks = Watermarks::new();
+        marks.restore(Some(T0), Some(T0 + 5_000), NOW);
+        marks.release_idle(NOW + 1);
+        assert_eq!(marks.current(), Some(T0), "partitions may still show themselves");
+        marks.release_idle(NOW + IDLE_RELEASE_MS);
+        assert_eq!(marks.current(), Some(T0 + 5_000));
+        let mut marks = Watermarks::new();
+        marks.restore(Some(T0), Some(T0 + 5_000), NOW);
+        marks.expect("a", T0 + 1_000);
+        assert_eq!(marks.current(), Some(T0 + 1_000), "a partition of this run stands for those before");
     }
 
     #[test]

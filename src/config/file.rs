@@ -8,7 +8,7 @@
 //! complaints come at once.
 //! Invariant: what the environment filled in is never shown again, in a complaint or elsewhere.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use serde::de::value::StrDeserializer;
 use serde::de::{self, DeserializeSeed, Deserializer, Expected, IntoDeserializer, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde_saphyr::Spanned;
 
-use super::{Complaint, Identity, LogFormat, LogLevel, Place, SourceFormat};
+use super::{Complaint, Identity, LogFormat, LogLevel, Place, SourceFormat, StartFrom};
 
 /// More complaints than this help nobody: the first ones explain the rest.
 const COMPLAINTS_MAX: usize = 32;
@@ -36,6 +36,7 @@ const MISSPELLING_LIKENESS_MIN: f64 = 0.75;
 #[serde(default, deny_unknown_fields)]
 pub struct ConfigFile {
     pub data: Option<PathBuf>,
+    pub lake: LakeFile,
     pub sources: Option<Vec<SourceFile>>,
     pub http: HttpFile,
     pub ingest: IngestFile,
@@ -45,6 +46,7 @@ pub struct ConfigFile {
     pub pipelines: PipelinesFile,
     pub alerts: AlertsFile,
     pub sns: SnsFile,
+    pub upkeep: UpkeepFile,
     pub sql: SqlFile,
     pub log: LogFile,
 }
@@ -54,8 +56,67 @@ pub struct ConfigFile {
 #[serde(deny_unknown_fields)]
 pub struct SourceFile {
     pub name: Option<String>,
-    pub path: PathBuf,
+    pub path: Option<PathBuf>,
+    pub kafka: Option<KafkaFile>,
+    pub kinesis: Option<KinesisFile>,
+    pub s3: Option<S3File>,
     pub format: Option<SourceFormat>,
+}
+
+#[derive(Default, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(default, deny_unknown_fields)]
+pub struct KafkaFile {
+    pub brokers: String,
+    pub group: Option<String>,
+    pub topics: Vec<String>,
+    pub start: Option<StartFrom>,
+    pub properties: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for KafkaFile {
+    /// Properties hold passwords: only their names may be shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaFile")
+            .field("brokers", &self.brokers)
+            .field("topics", &self.topics)
+            .field("properties", &self.properties.keys())
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(default, deny_unknown_fields)]
+pub struct KinesisFile {
+    pub stream: String,
+    pub start: Option<StartFrom>,
+    pub fields: Option<Vec<String>>,
+    pub share: Option<bool>,
+    pub region: Option<String>,
+    pub endpoint_url: Option<String>,
+}
+
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(default, deny_unknown_fields)]
+pub struct S3File {
+    pub url: String,
+    pub suffixes: Option<Vec<String>>,
+    pub list_every: Option<Span>,
+    pub late: Option<Span>,
+    pub queue_url: Option<String>,
+    pub region: Option<String>,
+    pub endpoint_url: Option<String>,
+}
+
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(default, deny_unknown_fields)]
+pub struct LakeFile {
+    pub url: Option<String>,
+    pub endpoint_url: Option<String>,
+    pub region: Option<String>,
 }
 
 #[derive(Debug, Default, PartialEq, Deserialize)]
@@ -63,6 +124,7 @@ pub struct SourceFile {
 #[serde(default, deny_unknown_fields)]
 pub struct HttpFile {
     pub listen: Option<String>,
+    pub status: Option<String>,
     pub accepting: Option<bool>,
     pub allowed_origins: Option<Vec<String>>,
     pub trusted_proxies: Option<Vec<String>>,
@@ -140,6 +202,20 @@ pub struct AlertsFile {
 pub struct SnsFile {
     pub endpoint_url: Option<String>,
     pub region: Option<String>,
+}
+
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(default, deny_unknown_fields)]
+pub struct UpkeepFile {
+    pub enabled: Option<bool>,
+    pub file_size: Option<Bytes>,
+    pub io_per_minute: Option<Bytes>,
+    pub grace: Option<Span>,
+    pub bronze_days: Option<u64>,
+    pub silver_days: Option<u64>,
+    pub gold_days: Option<u64>,
+    pub rejects_days: Option<u64>,
 }
 
 #[derive(Debug, Default, PartialEq, Deserialize)]

@@ -1,10 +1,8 @@
-//! The HTTP receiver as the daemon runs it: listening, spooling, and clearing what bronze has taken.
+//! The HTTP receiver as the daemon runs it: listening and spooling.
 //!
-//! The receiver writes a spool inside the data folder; the files source follows the spool like any
-//! other folder. So what was answered with success is on disk, and comes to the lake exactly once by
-//! the positions that every file has.
-//!
-//! Invariant: a segment is removed only after all of its bytes have been committed to bronze.
+//! The receiver writes a spool inside the data folder; a source follows the spool like any other
+//! folder. So what was answered with success is on disk, and comes to the lake exactly once by the
+//! positions that every file has.
 
 use std::sync::Arc;
 
@@ -13,13 +11,15 @@ use tokio::net::TcpListener;
 use tokio::sync::watch as signal;
 use tokio::task::JoinHandle;
 
+use super::status::StatusServer;
 use crate::clock::Clock;
 use crate::config::{Config, Http};
 use crate::enrich::Enricher;
 use crate::privacy::Privacy;
-use crate::source::files::FileSource;
-use crate::source::http::{Receiver, ReceiverSettings, router, serve};
+use crate::source::http::{Receiver, ReceiverSettings, held, router, serve};
 use crate::source::spool::{Spool, SpoolLimits};
+use crate::telemetry::metrics::{Meters, Queue};
+use crate::telemetry::status;
 
 /// The spool's folder inside the data folder.
 pub const SPOOL_FOLDER: &str = "spool";
@@ -30,6 +30,8 @@ const SEGMENTS_MIN: u64 = 4;
 /// The running receiver.
 pub struct HttpIntake {
     spool: Arc<Spool>,
+    spool_bytes_max: u64,
+    receiver: Arc<Receiver>,
     serving: JoinHandle<()>,
 }
 
@@ -43,6 +45,7 @@ impl HttpIntake {
         enricher: &Arc<Enricher>,
         privacy: &Arc<Privacy>,
         clock: &Arc<dyn Clock>,
+        status_server: &StatusServer,
         stop: signal::Receiver<bool>,
     ) -> anyhow::Result<Option<HttpIntake>> {
         let Some(address) = config.http.listen else {
@@ -61,17 +64,28 @@ impl HttpIntake {
             Arc::clone(clock),
             Arc::clone(&spool),
         )?;
+        let receiver = Arc::new(receiver);
+        let mut routes = router(Arc::clone(&receiver));
+        if let Some(page) = status_server.page_beside_events() {
+            routes = routes.merge(held(status::router(page)));
+        }
+        let routes = status::counted(routes, status_server.meters().clone());
         let listener = TcpListener::bind(address).await.with_context(|| {
             format!("cannot listen on {address}; stop what listens there, or set http.listen to another address or to off")
         })?;
         let bound = listener.local_addr().unwrap_or(address);
         tracing::info!("taking player events on http://{bound}/cmcd and http://{bound}/v1/events");
         let serving = tokio::spawn(async move {
-            if let Err(error) = serve(listener, router(Arc::new(receiver)), &settings, stop).await {
+            if let Err(error) = serve(listener, routes, &settings, stop).await {
                 tracing::error!("the HTTP receiver stopped: {error}; start playhead again");
             }
         });
-        Ok(Some(HttpIntake { spool, serving }))
+        Ok(Some(HttpIntake {
+            spool,
+            spool_bytes_max: limits.bytes_max,
+            receiver,
+            serving,
+        }))
     }
 
     /// True once the disk has failed to keep a promise: what it holds is unknown, so nothing more can
@@ -80,22 +94,16 @@ impl HttpIntake {
         self.spool.has_failed()
     }
 
-    /// Removes the segments that have been read; what was read has been committed by now.
-    pub fn sweep(&self, source: &mut FileSource) {
-        let segments = match self.spool.segments() {
-            Ok(segments) => segments,
-            Err(error) => return tracing::warn!("{error}"),
-        };
-        for segment in segments {
-            if segment.is_open || !source.is_read(&segment.path, segment.bytes) {
-                continue;
-            }
-            match self.spool.remove(&segment.path) {
-                Ok(true) => source.forget(&segment.path),
-                Ok(false) => {}
-                Err(error) => tracing::warn!("{error}"),
-            }
-        }
+    /// Tells how full the bounded queues are.
+    pub fn report(&self, meters: &Meters) {
+        meters.spool(self.spool.bytes(), self.spool_bytes_max);
+        let (used, bound) = self.receiver.memory_in_use();
+        meters.queue_fill(Queue::HttpMemory, used as u64, bound as u64);
+    }
+
+    /// What the receiver writes and the source `http` reads and clears.
+    pub fn spool(&self) -> Arc<Spool> {
+        Arc::clone(&self.spool)
     }
 
     /// Waits until the requests in hand are answered; the stop signal has been given.

@@ -215,7 +215,7 @@ impl Decoder {
         match self.format {
             Format::Reference | Format::Ivs | Format::Epas | Format::Cmcd => {
                 let event = decode_player(self.format, readable(line)?, context)?;
-                Ok(Decoded::Player(Box::new(event)))
+                Ok(Decoded::Player(event))
             }
             Format::Spooled => Ok(Decoded::Spooled(spooled::decode(readable(line)?)?)),
             Format::CdnJson => {
@@ -251,7 +251,7 @@ impl Decoder {
 
 /// One record of a player dialect. Where its own dialect refuses it and another knows it, the other
 /// one reads it: players of several kinds share a topic or a file.
-fn decode_player(format: Format, record: &str, context: &DecodeContext) -> Result<PlayerEvent, Reject> {
+fn decode_player(format: Format, record: &str, context: &DecodeContext) -> Result<Box<PlayerEvent>, Reject> {
     let refused = match decode_as(format, record, context) {
         Ok(event) => return Ok(event),
         Err(refused) => refused,
@@ -262,12 +262,12 @@ fn decode_player(format: Format, record: &str, context: &DecodeContext) -> Resul
     }
 }
 
-fn decode_as(format: Format, record: &str, context: &DecodeContext) -> Result<PlayerEvent, Reject> {
+fn decode_as(format: Format, record: &str, context: &DecodeContext) -> Result<Box<PlayerEvent>, Reject> {
     match format {
-        Format::Ivs => ivs::decode(record, context),
-        Format::Epas => epas::decode(record, context),
+        Format::Ivs => ivs::decode(record, context).map(Box::new),
+        Format::Epas => epas::decode(record, context).map(Box::new),
         Format::Cmcd => cmcd::decode_event(record, context),
-        _ => reference::decode(record, context),
+        _ => reference::decode(record, context).map(Box::new),
     }
 }
 

@@ -38,8 +38,10 @@ const DAY_MS: i64 = 86_400_000;
 pub struct Provenance {
     /// File path (or topic and partition) that held the record.
     pub source_partition: Arc<str>,
-    /// Byte at which the record starts (decompressed).
+    /// Where in it the record stood: byte of a file, offset of a topic, number in a shard.
     pub source_offset: i64,
+    /// What came beside it (a message's key and headers), as JSON, anonymous.
+    pub attributes: Option<Arc<str>>,
     /// When Playhead took the record in.
     pub received_at_ms: i64,
     /// The format it was read with, so that it can be read again from bronze.

@@ -350,6 +350,7 @@ pub fn remake(batches: &[RecordBatch], enricher: &Enricher, privacy: &Privacy) -
             let place = Provenance {
                 source_partition: Arc::from(partitions.value(row)),
                 source_offset: offsets.value(row),
+                attributes: None,
                 received_at_ms,
                 format: format.as_str(),
             };
@@ -362,7 +363,7 @@ pub fn remake(batches: &[RecordBatch], enricher: &Enricher, privacy: &Privacy) -
                     event.network = network;
                     event.client_address = text(&prefixes, row);
                     remade.players.push(PlayerRow {
-                        event: privacy.anonymise(*event),
+                        event: privacy.anonymise(event),
                         place,
                     });
                 }
@@ -372,7 +373,7 @@ pub fn remake(batches: &[RecordBatch], enricher: &Enricher, privacy: &Privacy) -
                     request.network = network;
                     request.client_address = text(&prefixes, row);
                     remade.requests.push(RequestRow {
-                        request: privacy.anonymise_request(*request),
+                        request: privacy.anonymise_request(request),
                         place,
                     });
                 }

@@ -16,18 +16,30 @@ use crate::event::decode::{DecodeContext, Decoded, Decoder, Format, Kind, detect
 use crate::event::schema::{PlayerRow, Provenance, RejectRow, RequestRow};
 use crate::event::{PlayerEvent, Reject, RejectReason};
 use crate::privacy::Privacy;
-use crate::source::files::{Discovered, FileSource, FilesError};
-use crate::source::{BatchLimits, Line, Part};
+use crate::source::{BatchLimits, Found, Line, Mark, Part, Source, SourceError};
 
-/// A source with everything that turns its bytes into rows.
+/// The sources with everything that turns their bytes into rows.
 pub struct Intake {
-    pub source: FileSource,
+    sources: Vec<Box<dyn Source>>,
+    /// The source that is asked first for the next part: each in turn.
+    turn: usize,
     limits: BatchLimits,
     enricher: Arc<Enricher>,
     privacy: Arc<Privacy>,
     clock: Arc<dyn Clock>,
     decoders: HashMap<Arc<str>, Decoder>,
-    unreadable: Vec<FilesError>,
+    complaints: Vec<SourceError>,
+}
+
+/// A partition that waits for its position, and the source that found it.
+#[derive(Debug)]
+pub struct NewPartition {
+    pub source: usize,
+    pub partition: Arc<str>,
+    /// Event time of its first record, where that is known.
+    pub first_event_ms: Option<i64>,
+    /// Records come as they happen, as opposed to a file that lies there.
+    pub is_live: bool,
 }
 
 /// One epoch's worth of rows, not yet compared with what the lake holds.
@@ -37,36 +49,79 @@ pub struct Batch {
     pub requests: Vec<RequestRow>,
     pub rejects: Vec<RejectRow>,
     pub positions: Vec<Position>,
+    /// Bounded by the limits and not by what there was: more waits.
+    pub is_full: bool,
 }
 
 /// How far a partition has been read by a batch.
 #[derive(Debug, Clone)]
 pub struct Position {
+    /// Index of the source among the daemon's.
+    pub source: usize,
     pub partition: Arc<str>,
     pub kind: Kind,
     pub from: i64,
     pub to: i64,
+    /// What finding `to` again needs besides the number.
+    pub token: Option<Arc<str>>,
     pub received: u64,
     /// Newest event time among the records, ms.
     pub newest_ms: Option<i64>,
     pub finished: bool,
 }
 
+impl Position {
+    pub fn mark(&self) -> Mark {
+        Mark {
+            offset: self.to,
+            token: self.token.clone(),
+        }
+    }
+}
+
 impl Intake {
-    pub fn new(source: FileSource, limits: BatchLimits, enricher: Arc<Enricher>, privacy: Arc<Privacy>, clock: Arc<dyn Clock>) -> Intake {
+    pub fn new(
+        sources: Vec<Box<dyn Source>>,
+        limits: BatchLimits,
+        enricher: Arc<Enricher>,
+        privacy: Arc<Privacy>,
+        clock: Arc<dyn Clock>,
+    ) -> Intake {
         Intake {
-            source,
+            sources,
+            turn: 0,
             limits,
             enricher,
             privacy,
             clock,
             decoders: HashMap::new(),
-            unreadable: Vec::new(),
+            complaints: Vec::new(),
         }
     }
 
-    /// Event time of a file's first record, to put files in order.
-    pub fn first_event_ms(&self, found: &Discovered) -> Option<i64> {
+    pub fn sources(&self) -> &[Box<dyn Source>] {
+        &self.sources
+    }
+
+    /// Partitions that are newly ours, of all sources.
+    pub fn discover(&mut self) -> Vec<NewPartition> {
+        let mut new = Vec::new();
+        for source in 0..self.sources.len() {
+            match self.sources[source].discover() {
+                Ok(found) => new.extend(found.into_iter().map(|found| NewPartition {
+                    source,
+                    first_event_ms: self.first_event_ms(&found),
+                    is_live: self.sources[source].is_live(),
+                    partition: found.partition,
+                })),
+                Err(complaint) => self.complaints.push(complaint),
+            }
+        }
+        new
+    }
+
+    /// Event time of a partition's first record, to put partitions in order.
+    fn first_event_ms(&self, found: &Found) -> Option<i64> {
         let context = DecodeContext {
             now_ms: self.clock.now_ms(),
         };
@@ -78,50 +133,84 @@ impl Intake {
         }
     }
 
-    /// The next batch; `None` if there is nothing to read now.
-    ///
-    /// # Errors
-    /// A file that cannot be read; the next call goes on with the others.
-    pub fn next_batch(&mut self) -> Result<Option<Batch>, FilesError> {
+    /// Reads a new partition from a mark on; `None`: from its start.
+    pub fn start(&mut self, new: &NewPartition, from: Option<Mark>) {
+        let source = &mut self.sources[new.source];
+        source.start(&new.partition, from);
+        if let Some(first_event_ms) = new.first_event_ms {
+            source.advance(&new.partition, first_event_ms);
+        }
+    }
+
+    /// Bronze has committed a partition up to a mark.
+    pub fn committed(&mut self, source: usize, partition: &Arc<str>, to: &Mark) {
+        self.sources[source].committed(partition, to);
+    }
+
+    /// Partitions that are not ours any more.
+    pub fn take_lost(&mut self) -> Vec<Arc<str>> {
+        let lost: Vec<Arc<str>> = self.sources.iter_mut().flat_map(|source| source.take_lost()).collect();
+        for partition in &lost {
+            self.decoders.remove(partition);
+        }
+        lost
+    }
+
+    pub fn stop(&mut self) {
+        for source in &mut self.sources {
+            source.stop();
+        }
+    }
+
+    /// The next batch, taken from each source in turn; `None` if there is nothing to read now.
+    pub fn next_batch(&mut self) -> Option<Batch> {
         let context = DecodeContext {
             now_ms: self.clock.now_ms(),
         };
         let mut batch = Batch::default();
         let (mut bytes, mut records) = (0, 0);
-        while bytes < self.limits.bytes && records < self.limits.records {
-            let part = match self.source.next_part(self.limits) {
+        let mut drained = 0;
+        while bytes < self.limits.bytes && records < self.limits.records && drained < self.sources.len() {
+            let source = self.turn;
+            let part = match self.sources[source].next_part(self.limits) {
                 Ok(Some(part)) => part,
-                Ok(None) => break,
-                Err(error) if batch.positions.is_empty() => return Err(error),
-                Err(error) => {
-                    self.unreadable.push(error);
-                    break;
+                nothing => {
+                    // What is wrong with one source is no reason not to read the others.
+                    self.complaints.extend(nothing.err());
+                    drained += 1;
+                    self.turn = (self.turn + 1) % self.sources.len();
+                    continue;
                 }
             };
+            drained = 0;
+            self.turn = (self.turn + 1) % self.sources.len();
             bytes += part.buffer.len();
             records += part.lines.len();
-            let newest_ms = self.decode_part(&part, &context, &mut batch);
+            let newest_ms = self.decode_part(source, &part, &context, &mut batch);
             if let Some(newest_ms) = newest_ms {
-                self.source.advance(&part.partition, newest_ms);
+                self.sources[source].advance(&part.partition, newest_ms);
             }
         }
+        batch.is_full = drained < self.sources.len();
         batch.merge_positions();
-        Ok((!batch.positions.is_empty()).then_some(batch))
+        (!batch.positions.is_empty()).then_some(batch)
     }
 
-    /// Files that turned out unreadable in the middle of a batch, since the last call.
-    pub fn take_unreadable(&mut self) -> Vec<FilesError> {
-        std::mem::take(&mut self.unreadable)
+    /// What went wrong with sources since the last call.
+    pub fn take_complaints(&mut self) -> Vec<SourceError> {
+        std::mem::take(&mut self.complaints)
     }
 
     /// Returns the newest event time of the part.
-    fn decode_part(&mut self, part: &Part, context: &DecodeContext, batch: &mut Batch) -> Option<i64> {
+    fn decode_part(&mut self, source: usize, part: &Part, context: &DecodeContext, batch: &mut Batch) -> Option<i64> {
         let format = part.format.or_else(|| detect(&part.buffer));
         let mut position = Position {
+            source,
             partition: Arc::clone(&part.partition),
             kind: format.map_or(Kind::Player, Format::table),
             from: part.from,
             to: part.to,
+            token: part.token.clone(),
             received: 0,
             newest_ms: None,
             finished: part.finished,
@@ -136,10 +225,15 @@ impl Intake {
             let place = Provenance {
                 source_partition: Arc::clone(&part.partition),
                 source_offset: line.offset,
+                attributes: self.attributes(&part.buffer[line.attributes.0..line.attributes.1]),
                 received_at_ms: context.now_ms,
                 format: format.map_or(NO_FORMAT, Format::as_str),
             };
-            match decode_line(decoder.as_mut(), line, bytes, context) {
+            let decoded = match is_tombstone(part, line) {
+                true => Err(tombstone()),
+                false => decode_line(decoder.as_mut(), line, bytes, context),
+            };
+            match decoded {
                 Ok(Decoded::Nothing) => continue,
                 Ok(Decoded::Player(event)) => self.take_event(event, place, &mut position, batch),
                 Ok(Decoded::Spooled(Unspooled::Event {
@@ -158,7 +252,7 @@ impl Intake {
                     position.newest_ms = position.newest_ms.max(Some(request.event_ts_ms));
                     self.enricher.enrich_request(&mut request);
                     batch.requests.push(RequestRow {
-                        request: self.privacy.anonymise_request(*request),
+                        request: self.privacy.anonymise_request(request),
                         place,
                     });
                 }
@@ -186,17 +280,34 @@ impl Intake {
         newest_ms
     }
 
+    fn attributes(&self, text: &[u8]) -> Option<Arc<str>> {
+        let has_some = !text.is_empty();
+        has_some.then(|| self.privacy.anonymise_attributes(text))?.map(Arc::from)
+    }
+
     fn take_event(&self, mut event: Box<PlayerEvent>, place: Provenance, position: &mut Position, batch: &mut Batch) {
         position.newest_ms = position.newest_ms.max(Some(event.event_ts_ms));
         self.enricher.enrich_event(&mut event);
         batch.players.push(PlayerRow {
-            event: self.privacy.anonymise(*event),
+            event: self.privacy.anonymise(event),
             place,
         });
     }
 }
 
 impl Batch {
+    /// Forgets what was read of a partition: whoever has it now reads it again.
+    pub fn throw_away(&mut self, lost: &[Arc<str>]) {
+        if lost.is_empty() {
+            return;
+        }
+        let is_ours = |partition: &Arc<str>| !lost.contains(partition);
+        self.players.retain(|row| is_ours(&row.place.source_partition));
+        self.requests.retain(|row| is_ours(&row.place.source_partition));
+        self.rejects.retain(|row| is_ours(&row.place.source_partition));
+        self.positions.retain(|position| is_ours(&position.partition));
+    }
+
     /// One position a partition: parts of a file that alternate with others become one span.
     fn merge_positions(&mut self) {
         let mut merged: Vec<Position> = Vec::with_capacity(self.positions.len());
@@ -204,6 +315,7 @@ impl Batch {
             match merged.iter_mut().find(|known| known.partition == position.partition) {
                 Some(known) => {
                     known.to = position.to;
+                    known.token = position.token;
                     known.received += position.received;
                     known.newest_ms = known.newest_ms.max(position.newest_ms);
                     known.finished = position.finished;
@@ -212,6 +324,19 @@ impl Batch {
             }
         }
         self.positions = merged;
+    }
+}
+
+/// A source marks a message without a value so; a blank line is no record at all.
+fn is_tombstone(part: &Part, line: &Line) -> bool {
+    let (start, end) = line.attributes;
+    line.start == line.end && line.oversized_bytes.is_none() && part.buffer[start..end].starts_with(b"{\"tombstone\":true")
+}
+
+fn tombstone() -> Reject {
+    Reject {
+        reason: RejectReason::Tombstone,
+        detail: "the message has no value; a compacted topic deletes a key so, and there is nothing to store".to_string(),
     }
 }
 

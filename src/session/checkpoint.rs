@@ -15,13 +15,14 @@ use super::events::{Kept, KeyEvents};
 use super::packed::{Reader, Text, Writer, squeeze, unsqueeze};
 use super::parts::{PackedSegments, Parts};
 use super::segments;
+use super::shelves::{Place, Shelves};
 use super::timeline::Course;
 use super::{EventDetail, Readings, SessionEvent, SessionSettings};
 use crate::event::EventKind;
 use crate::event::facts::Segments;
 
 /// The first byte of a checkpoint; another one is another layout.
-const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// What is kept of a key between steps.
 #[derive(Debug, Default)]
@@ -29,7 +30,7 @@ pub enum Memory {
     #[default]
     Empty,
     Open(Box<Work>),
-    Packed(Box<[u8]>),
+    Packed(Place),
 }
 
 /// A key as the rules work on it: a session under way, and the events that came after.
@@ -161,13 +162,13 @@ struct Head {
     /// Only of a session under way.
     segments: Option<PackedSegments>,
     frozen: Option<Frozen>,
+    /// Other segments than those of the session under way.
+    others: Vec<PackedSegments>,
 }
 
 #[derive(Serialize, Deserialize)]
 struct Body {
     course: Option<Course>,
-    /// Other segments than those of the session under way.
-    segments: Vec<PackedSegments>,
     details: Vec<PackedDetail>,
     settled: usize,
     capped: bool,
@@ -182,28 +183,47 @@ struct PackedDetail {
     detail: EventDetail,
 }
 
-/// Packs a key. It stays open if it holds a name that has no number.
-pub fn pack(mut work: Box<Work>, session_key: &str, parts: &mut Parts) -> Memory {
-    let packed = Packer::new(session_key, parts).pack(&work);
-    work.release(parts);
-    packed.map_or(Memory::Open(work), Memory::Packed)
+/// Packs a key. `None` if it holds a name that has no number: it must stay open.
+pub fn pack(work: &Work, session_key: &str, parts: &mut Parts) -> Option<Vec<u8>> {
+    Packer::new(session_key, parts).pack(work)
 }
 
-/// Opens what is kept of a key.
-pub fn unpack(memory: Memory, session_key: &str, parts: &Parts, settings: SessionSettings) -> Box<Work> {
-    match memory {
-        Memory::Empty => Box::default(),
-        Memory::Open(work) => work,
-        Memory::Packed(bytes) => {
-            let work = unpack_bytes(&bytes, session_key, parts, settings);
-            Box::new(work.expect("the bytes were packed by this process"))
-        }
+/// Opens what `pack` made.
+pub fn unpack(bytes: &[u8], session_key: &str, parts: &Parts, settings: SessionSettings) -> Box<Work> {
+    let work = unpack_bytes(bytes, session_key, parts, settings);
+    Box::new(work.expect("the bytes were packed by this process"))
+}
+
+/// Opens bytes of another process; `None` if they cannot be a checkpoint's.
+pub fn check(bytes: &[u8], session_key: &str, parts: &Parts, settings: SessionSettings) -> Option<Box<Work>> {
+    let work = unpack_bytes(bytes, session_key, parts, settings).ok()?;
+    let details = work.events.details.len();
+    let is_whole = work.events.events.iter().all(|event| (event.detail as usize) < details);
+    is_whole.then(|| Box::new(work))
+}
+
+/// The same checkpoint where parts have other places; `None` if one has none, or the bytes are not a
+/// checkpoint's.
+pub fn renumber(bytes: &[u8], mut place_of: impl FnMut(u32) -> Option<u32>) -> Option<Vec<u8>> {
+    let (mut head, rest) = postcard::take_from_bytes::<Head>(bytes).ok()?;
+    for packed in head.segments.iter_mut().chain(&mut head.others) {
+        packed.renumber(&mut place_of)?;
     }
+    let out = Vec::with_capacity(bytes.len() + 2 * size_of::<u64>());
+    let mut out = postcard::to_extend(&head, out).ok()?;
+    out.extend_from_slice(rest);
+    Some(out)
 }
 
 /// Whether what is in memory of a key suffices to take an event. Unlike `Work::fit`, which tells of the
 /// next event, this tells of any of those that are to come together.
-pub fn fits(memory: &Memory, event: &SessionEvent, settled_ms: Option<i64>, session_key: &str, parts: &Parts) -> bool {
+pub fn fits(
+    memory: &Memory,
+    event: &SessionEvent,
+    settled_ms: Option<i64>,
+    session_key: &str,
+    (shelves, parts): (&Shelves, &Parts),
+) -> bool {
     match memory {
         Memory::Empty => true,
         Memory::Open(work) => {
@@ -212,8 +232,8 @@ pub fn fits(memory: &Memory, event: &SessionEvent, settled_ms: Option<i64>, sess
             fit(event, settled_ms, course.native_session_id.as_deref(), frozen) == Fit::Fits
         }
         Memory::Packed(_) if settled_ms.is_none() => true,
-        Memory::Packed(bytes) => {
-            let Ok((head, _)) = postcard::take_from_bytes::<Head>(bytes) else {
+        Memory::Packed(place) => {
+            let Ok((head, _)) = postcard::take_from_bytes::<Head>(shelves.get(*place)) else {
                 return false;
             };
             let merged = |packed: &PackedSegments| Box::new(parts.unpack(packed));
@@ -242,7 +262,7 @@ impl<'a> Packer<'a> {
         }
     }
 
-    fn pack(mut self, work: &Work) -> Option<Box<[u8]>> {
+    fn pack(mut self, work: &Work) -> Option<Vec<u8>> {
         let of_course = work.course.as_ref().map(|course| &course.native_session_id);
         let of_events = work.events.details.first().map(|detail| &detail.native_session_id);
         let native_id = of_course.or(of_events).and_then(Option::as_deref);
@@ -261,17 +281,17 @@ impl<'a> Packer<'a> {
             native_id: NativeId::pack(native_id, self.session_key),
             segments,
             frozen: work.frozen(),
+            others: self.packed,
         };
         let body = Body {
             course: work.course.clone().map(Course::since_start),
-            segments: self.packed,
             details,
             settled: work.events.settled,
             capped: work.events.capped,
         };
         let bytes = to_bytes(&head, &work.events.events, &body);
         if bytes.is_none() {
-            for packed in head.segments.iter().chain(&body.segments) {
+            for packed in head.segments.iter().chain(&head.others) {
                 self.parts.release(packed);
             }
         }
@@ -299,13 +319,13 @@ impl<'a> Packer<'a> {
 }
 
 /// The head, the events, and the rest with its zeros squeezed.
-fn to_bytes(head: &Head, events: &[Kept], body: &Body) -> Option<Box<[u8]>> {
+fn to_bytes(head: &Head, events: &[Kept], body: &Body) -> Option<Vec<u8>> {
     let mut writer = Writer {
         bytes: postcard::to_stdvec(head).ok()?,
     };
     pack_events(events, &mut writer);
     squeeze(&postcard::to_stdvec(body).ok()?, &mut writer.bytes);
-    Some(writer.bytes.into_boxed_slice())
+    Some(writer.bytes)
 }
 
 /// Which of an event's numbers are known, beside its kind.
@@ -359,9 +379,13 @@ fn unpack_readings(reader: &mut Reader<'_>) -> Readings {
     Readings::from_array(all)
 }
 
-fn unpack_events(reader: &mut Reader<'_>) -> Vec<Kept> {
+fn unpack_events(reader: &mut Reader<'_>) -> postcard::Result<Vec<Kept>> {
     let (mut last_ms, mut last_ahead_ms) = (0i64, 0i64);
     let events = reader.number();
+    // Each takes some bytes: what says more is not a checkpoint's, and would be given room.
+    if events > reader.rest.len() as u64 {
+        return Err(postcard::Error::DeserializeUnexpectedEnd);
+    }
     let mut unpack = || {
         let first = reader.number();
         let event_id = reader.id();
@@ -388,7 +412,7 @@ fn unpack_events(reader: &mut Reader<'_>) -> Vec<Kept> {
             is_mended: false,
         }
     };
-    (0..events).map(|_| unpack()).collect()
+    Ok((0..events).map(|_| unpack()).collect())
 }
 
 fn unpack_bytes(bytes: &[u8], session_key: &str, parts: &Parts, settings: SessionSettings) -> postcard::Result<Work> {
@@ -397,10 +421,10 @@ fn unpack_bytes(bytes: &[u8], session_key: &str, parts: &Parts, settings: Sessio
         return Err(postcard::Error::DeserializeBadEncoding);
     }
     let mut reader = Reader { rest };
-    let events = unpack_events(&mut reader);
+    let events = unpack_events(&mut reader)?;
     let body: Body = postcard::from_bytes(&unsqueeze(reader.rest))?;
     let native_id = head.native_id.unpack(session_key);
-    let packed: Vec<PackedSegments> = head.segments.into_iter().chain(body.segments).collect();
+    let packed: Vec<PackedSegments> = head.segments.into_iter().chain(head.others).collect();
     let segments: Vec<Arc<Segments>> = packed.iter().map(|packed| Arc::new(parts.unpack(packed))).collect();
     let mut course = body.course.map(|course| course.since_epoch(settings));
     if let (Some(course), Some(merged)) = (&mut course, segments.first()) {
@@ -413,7 +437,10 @@ fn unpack_bytes(bytes: &[u8], session_key: &str, parts: &Parts, settings: Sessio
             Some(other) => other.unpack(session_key),
             None => native_id.clone(),
         },
-        segments: segments.get(packed.segments as usize - first).cloned().unwrap_or_default(),
+        segments: (packed.segments as usize)
+            .checked_sub(first)
+            .and_then(|at| segments.get(at).cloned())
+            .unwrap_or_default(),
         ..packed.detail
     };
     Ok(Work {

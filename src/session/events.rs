@@ -93,6 +93,14 @@ impl KeyEvents {
         true
     }
 
+    /// Whether an event has its place behind all that are here.
+    pub fn ends_before(&self, event: &SessionEvent) -> bool {
+        let Some(last) = self.events.last() else {
+            return true;
+        };
+        (last.event_ts_ms, last.seq, last.kind, last.event_id) < (event.event_ts_ms, event.seq, event.kind, event.event_id)
+    }
+
     /// Drops the last event if `kept` comes before it.
     fn make_room(&mut self, kept: &Kept) -> bool {
         let comes_last = self.events.last().is_none_or(|last| last.order(kept) == Ordering::Less);
@@ -139,6 +147,7 @@ impl KeyEvents {
     /// Forgets the first events, which a checkpoint now stands for.
     pub fn settle(&mut self, events: usize) {
         self.events.drain(..events);
+        self.events.shrink_to_fit();
         self.settled += events;
         self.compact_details();
     }
@@ -167,6 +176,7 @@ impl KeyEvents {
                 (self.details.len() - 1) as u32
             });
         }
+        self.details.shrink_to_fit();
     }
 }
 

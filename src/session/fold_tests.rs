@@ -11,12 +11,12 @@ use super::rig::{Rig, Tables, keyed};
 use super::shard::Folding;
 use super::{KeyedEvent, Sessions};
 
-const NEVER: Folding = Folding {
+pub const NEVER: Folding = Folding {
     tail_events_max: usize::MAX,
     events_max: usize::MAX,
     settle_lag_ms: 0,
 };
-const ALWAYS: Folding = Folding {
+pub const ALWAYS: Folding = Folding {
     tail_events_max: 0,
     events_max: 0,
     settle_lag_ms: 0,
@@ -81,7 +81,7 @@ impl Rigs {
 }
 
 /// An id that is sent again with another time is told only while the first is not settled.
-fn with_distinct_ids(mut events: Vec<KeyedEvent>) -> Vec<KeyedEvent> {
+pub fn with_distinct_ids(mut events: Vec<KeyedEvent>) -> Vec<KeyedEvent> {
     for (index, keyed) in events.iter_mut().enumerate() {
         keyed.event.event_id = keyed.event.event_id << 32 | index as u64;
     }
@@ -218,4 +218,25 @@ fn a_late_event_without_its_history_is_left_out() {
     let changes = rig.sessions.apply(late, None);
     assert_eq!(changes, super::FactChanges::default());
     assert_eq!(rig.sessions.events_left_out(), 1);
+}
+
+#[test]
+fn in_need_a_key_that_nothing_happens_to_is_settled_with_one_that_is_touched() {
+    let text = "0 playback_request\n1 playback_start\n30 heartbeat";
+    let mut delivered: Vec<KeyedEvent> = ["a", "b", "c"].iter().flat_map(|key| keyed(key, text)).collect();
+    let mut rig = Rig::new(1);
+    rig.sessions.set_folding(NEVER);
+    rig.deliver(delivered.clone(), Some(T0 + 30_000));
+    assert_eq!(rig.sessions.events_in_memory(), 9);
+    rig.sessions.set_folding(ALWAYS);
+    for (line, expected) in [("60 heartbeat", 3), ("90 heartbeat", 0)] {
+        let events = keyed("a", line);
+        delivered.extend(events.clone());
+        rig.deliver(events, Some(T0 + 110_000));
+        assert_eq!(rig.sessions.events_in_memory(), expected, "{line}");
+    }
+    rig.tables.check_same(&Tables::of(&delivered, Some(T0 + 110_000)), "whole");
+    for (key, expected) in [("b", vec!["b"]), ("d", vec![])] {
+        assert_eq!(rig.sessions.missing(&keyed(key, "20 heartbeat")), expected);
+    }
 }

@@ -22,8 +22,7 @@ const LOOK_BACK_EVENTS: usize = 64;
 /// The events in the order of their numbers where those contradict their times. An event that goes
 /// before one of an earlier time is marked `is_mended`, and what follows it has at least its time.
 pub fn in_sequence<'a>(events: &'a [Kept], details: &[EventDetail]) -> Cow<'a, [Kept]> {
-    let is_conflict = |at: usize| overtakes(&events[..at], &events[at], details).is_some();
-    let Some(first) = (0..events.len()).find(|at| events[*at].seq.is_some() && is_conflict(*at)) else {
+    let Some(first) = first_conflict(events, details) else {
         return Cow::Borrowed(events);
     };
     let mut ordered = events[..first].to_vec();
@@ -43,6 +42,20 @@ pub fn in_sequence<'a>(events: &'a [Kept], details: &[EventDetail]) -> Cow<'a, [
         event.event_ts_ms = now_ms;
     }
     Cow::Owned(ordered)
+}
+
+/// Whether `in_sequence` leaves these events as they are.
+pub fn is_in_sequence(events: &[Kept], details: &[EventDetail]) -> bool {
+    first_conflict(events, details).is_none()
+}
+
+/// Place of the first event whose number contradicts its time.
+fn first_conflict(events: &[Kept], details: &[EventDetail]) -> Option<usize> {
+    // As nearly always: who looks back from a number that is the highest so far finds nothing.
+    if events.iter().filter_map(|event| event.seq).is_sorted() {
+        return None;
+    }
+    (0..events.len()).find(|at| overtakes(&events[..*at], &events[*at], details).is_some())
 }
 
 /// How many of these events, at most so many, no number of a later one moves: they may be put in
@@ -99,7 +112,9 @@ impl Numbering {
         let Some(seq) = seq else {
             return;
         };
-        let Some(highest) = self.highest.iter_mut().find(|highest| highest.source == source) else {
+        // Names are mostly one and the same text: looking at its place spares looking into it.
+        let is_of_source = |highest: &&mut Highest| std::ptr::eq(highest.source, source) || highest.source == source;
+        let Some(highest) = self.highest.iter_mut().find(is_of_source) else {
             self.highest.push(Highest { source, seq });
             return;
         };

@@ -72,6 +72,11 @@ pub fn error_fatality(kind: EventKind, detail: &EventDetail) -> Option<Option<bo
     }
 }
 
+/// Whether an event is an error of which what follows says what it did. Any other is a warning.
+pub fn is_serious(kind: EventKind, detail: &EventDetail) -> bool {
+    error_fatality(kind, detail).is_some_and(|fatal| fatal != Some(false))
+}
+
 /// Whether an event ends its session otherwise than by an error that may be recovered from.
 pub fn is_end(kind: EventKind, detail: &EventDetail) -> bool {
     let state = reported_state(kind, detail);
@@ -133,12 +138,11 @@ impl Outlook {
     /// `ends`: of the session before these events.
     pub fn of(ends: Ends, events: &[Kept], details: &[EventDetail]) -> Self {
         let detail_of = |event: &Kept| &details[event.detail as usize];
-        let is_serious = |event: &Kept| error_fatality(event.kind, detail_of(event)).is_some_and(|fatal| fatal != Some(false));
         let mut outlook = Outlook {
             ends,
             ..Outlook::default()
         };
-        if !events.iter().any(is_serious) {
+        if !events.iter().any(|event| is_serious(event.kind, detail_of(event))) {
             return outlook;
         }
         for (index, event) in events.iter().enumerate() {

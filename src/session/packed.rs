@@ -1,5 +1,5 @@
 //! How the parts of a checkpoint are kept small: small numbers in few bytes, texts of digits as numbers,
-//! runs of zeros as their length.
+//! zeros as a bit.
 //!
 //! Stands below `checkpoint`; knows bytes and no rules.
 //!
@@ -15,6 +15,8 @@ pub fn shift(time_ms: &mut Option<i64>, by_ms: i64) {
 /// Hex digits of a hash: what most keys and identities end with.
 const HASH_DIGITS: usize = 32;
 const PSEUDONYM: &str = "p-";
+/// Bytes whose zeros one byte tells.
+const GROUP_BYTES: usize = 8;
 
 /// Numbers as bytes, seven bits each, least first; small ones take one.
 #[derive(Debug, Default)]
@@ -165,29 +167,29 @@ fn digit(byte: u8) -> Option<u8> {
     }
 }
 
-/// Appends `bytes` with every run of zeros as one zero and its length: most of a row is zero or unknown.
+/// Appends `bytes` without their zeros, which most of a row is: of every eight first a byte whose bits
+/// say which are not zero. The zeros of a last group that is not full come out with it.
 pub fn squeeze(bytes: &[u8], out: &mut Vec<u8>) {
-    let mut rest = bytes;
-    while let [first, ..] = rest {
-        if *first != 0 {
-            out.push(*first);
-            rest = &rest[1..];
-            continue;
+    for group in bytes.chunks(GROUP_BYTES) {
+        let at = out.len();
+        out.push(0);
+        let mut known = 0;
+        for (bit, byte) in group.iter().enumerate().filter(|(_, byte)| **byte != 0) {
+            known |= 1 << bit;
+            out.push(*byte);
         }
-        let zeros = rest.iter().take(usize::from(u8::MAX)).take_while(|byte| **byte == 0).count();
-        out.extend([0, zeros as u8]);
-        rest = &rest[zeros..];
+        out[at] = known;
     }
 }
 
-/// Undoes `squeeze`.
+/// Undoes `squeeze`, and fills the last group up with zeros.
 pub fn unsqueeze(bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(2 * bytes.len());
-    let mut bytes = bytes.iter();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            0 => out.extend(std::iter::repeat_n(0, usize::from(bytes.next().copied().unwrap_or(1)))),
-            _ => out.push(*byte),
+    let mut rest = bytes.iter();
+    while let Some(known) = rest.next() {
+        for bit in 0..GROUP_BYTES {
+            let byte = if known >> bit & 1 == 1 { rest.next() } else { None };
+            out.push(byte.copied().unwrap_or(0));
         }
     }
     out
@@ -202,15 +204,17 @@ mod tests {
         let check = |bytes: &[u8], squeezed_bytes: usize| {
             let mut out = Vec::new();
             squeeze(bytes, &mut out);
-            assert_eq!((out.len(), unsqueeze(&out)), (squeezed_bytes, bytes.to_vec()));
+            let mut expected = bytes.to_vec();
+            expected.resize(bytes.len().next_multiple_of(GROUP_BYTES), 0);
+            assert_eq!((out.len(), unsqueeze(&out)), (squeezed_bytes, expected));
         };
         check(&[], 0);
-        check(&[1, 2, 3], 3);
-        check(&[0], 2);
-        check(&[0, 0, 0, 7, 0, 0], 5);
-        check(&[0; 255], 2);
-        check(&[0; 256], 4);
-        check(&[&[9][..], &[0; 700], &[9]].concat(), 8);
+        check(&[1, 2, 3], 4);
+        check(&[0], 1);
+        check(&[0, 0, 0, 7, 0, 0], 2);
+        check(&[1, 2, 3, 4, 5, 6, 7, 8], 9);
+        check(&[0; 256], 32);
+        check(&[&[9][..], &[0; 700], &[9]].concat(), 90);
     }
 
     #[test]

@@ -14,8 +14,9 @@ use super::packed::Text;
 use crate::event::facts::Segments;
 use crate::event::{Device, Network};
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Part {
+/// What many sessions have in common.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Part {
     App([Option<String>; 4]),
     Device(Device),
     Network(Network),
@@ -28,6 +29,16 @@ pub struct PackedSegments {
     user_id: Text,
     device_id: Text,
     parts: [u32; 4],
+}
+
+impl PackedSegments {
+    /// Says where the same parts are kept elsewhere; `None` if they are not.
+    pub fn renumber(&mut self, mut place_of: impl FnMut(u32) -> Option<u32>) -> Option<()> {
+        for place in &mut self.parts {
+            *place = place_of(*place)?;
+        }
+        Some(())
+    }
 }
 
 /// A part and how many checkpoints hold its place.
@@ -55,7 +66,7 @@ impl Parts {
         PackedSegments {
             user_id: Text::pack(s.user_id.as_deref()),
             device_id: Text::pack(s.device_id.as_deref()),
-            parts: parts.map(|part| self.hold(part)),
+            parts: parts.map(|part| self.hold(Arc::new(part))),
         }
     }
 
@@ -102,14 +113,19 @@ impl Parts {
         }
     }
 
-    fn hold(&mut self, part: Part) -> u32 {
+    pub fn get(&self, place: u32) -> Option<&Arc<Part>> {
+        let held = self.held.get(place as usize)?.as_ref();
+        held.map(|held| &held.part)
+    }
+
+    /// The place of a part that is kept for one holder more.
+    pub fn hold(&mut self, part: Arc<Part>) -> u32 {
         if let Some(place) = self.places.get(&part).copied()
             && let Some(held) = &mut self.held[place as usize]
         {
             held.holders += 1;
             return place;
         }
-        let part = Arc::new(part);
         let place = self.free.pop().unwrap_or_else(|| {
             self.held.push(None);
             (self.held.len() - 1) as u32

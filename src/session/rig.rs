@@ -78,7 +78,7 @@ impl Tables {
 /// An engine with the lake that its caller keeps: missing keys are loaded as ingest does.
 pub struct Rig {
     pub sessions: Sessions,
-    lake: BTreeMap<String, Vec<SessionEvent>>,
+    pub lake: BTreeMap<String, Vec<SessionEvent>>,
     pub tables: Tables,
 }
 
@@ -91,7 +91,7 @@ impl Rig {
         }
     }
 
-    pub fn deliver(&mut self, batch: Vec<KeyedEvent>, watermark_ms: Option<i64>) {
+    pub fn deliver(&mut self, batch: Vec<KeyedEvent>, watermark_ms: Option<i64>) -> FactChanges {
         for key in self.sessions.missing(&batch) {
             let of_key = batch.iter().filter(|keyed| keyed.session_key == key);
             let oldest_ms = of_key.map(|keyed| keyed.event.event_ts_ms).min();
@@ -102,7 +102,8 @@ impl Rig {
             known.push(keyed.event.clone());
         }
         let changes = self.sessions.apply(batch, watermark_ms);
-        self.tables.fold(changes);
+        self.tables.fold(changes.clone());
+        changes
     }
 
     /// Loads no more of a key than an event at `reached_ms` can continue, and all that is later.

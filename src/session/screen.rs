@@ -407,6 +407,10 @@ impl Sums {
 }
 
 fn round_half_up(sum: i128, unit: i64) -> i64 {
+    // Dividing wide numbers takes ten times as long, and few sums are wide.
+    if let Some(sum) = i64::try_from(sum).ok().and_then(|sum| sum.checked_add(unit / 2)) {
+        return sum / unit;
+    }
     let unit = i128::from(unit);
     ((sum + unit / 2) / unit) as i64
 }

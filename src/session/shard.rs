@@ -11,11 +11,12 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::checkpoint::{self, Fit, Work};
+use super::checkpoint::{self, Fit, Memory, Work};
 use super::parts::Parts;
 use super::pieces::Piece;
-use super::slots::{SessionKey, Slots, Time};
-use super::timeline::{self, SessionFacts};
+use super::shelves::{Place, Shelves};
+use super::slots::{SessionKey, Slot, Slots, Time};
+use super::timeline::{self, SessionFacts, Step};
 use super::{FactChanges, KeyedEvent, SessionEvent, SessionSettings};
 
 /// How much longer than the idle gap a closed key stays, so that a little lateness costs no read from
@@ -25,9 +26,12 @@ const EVICTION_SLACK_MS: i64 = 5 * 60_000;
 /// More unsettled events of one key are settled: an hour of heartbeats every 30 s has twice as many.
 const TAIL_EVENTS_MAX: usize = 64;
 
-/// With more unsettled events in all shards, keys are packed and settled as they are touched. So many
-/// take about 100 MB.
+/// With more unsettled events in all shards, keys are packed and settled as they are touched, and with
+/// each of them one that is not. Unpacked, an event takes about 500 bytes with its share of the key.
 const EVENTS_MAX: usize = 250_000;
+
+/// In need, a step looks at so many slots for each key that it touches, for one that is still open.
+const SOUGHT_PER_VISIT: usize = 16;
 
 /// In need, an event this far behind the watermark is settled; a later one costs a read from the lake. A
 /// minute more takes 40 bytes of every open session.
@@ -39,7 +43,7 @@ pub struct Folding {
     /// Of more events of one key, half are settled, so that one event more costs the same in the tenth
     /// hour.
     pub tail_events_max: usize,
-    /// With more events in the shard, all keys that are touched are settled and packed.
+    /// With more events in the shard, all keys that are touched are settled and packed, then the others.
     pub events_max: usize,
     /// How far behind the watermark an event is settled.
     pub settle_lag_ms: i64,
@@ -62,6 +66,11 @@ pub struct Shard {
     folding: Folding,
     slots: Slots,
     parts: Parts,
+    shelves: Shelves,
+    /// Keys that are not packed.
+    unpacked: usize,
+    /// Where the search for those comes to.
+    hand: u32,
     /// By the second: slots of the keys whose `due_ms` is in it, the first watermark that may change a
     /// key's rows or send it out. Slots that have another by now are passed over.
     due: BTreeMap<i64, Vec<u32>>,
@@ -85,6 +94,9 @@ impl Shard {
             folding,
             slots: Slots::default(),
             parts: Parts::default(),
+            shelves: Shelves::default(),
+            unpacked: 0,
+            hand: 0,
             due: BTreeMap::new(),
             evicted_through_ms: None,
             open_sessions: 0,
@@ -101,7 +113,8 @@ impl Shard {
             return Some(event.event_ts_ms) < evicted_through_ms;
         };
         let is_before = slot.complete_from_ms.get().is_some_and(|ms| event.event_ts_ms < ms);
-        is_before || !checkpoint::fits(&slot.memory, event, slot.settled_ms.get(), session_key, &self.parts)
+        let bytes = (&self.shelves, &self.parts);
+        is_before || !checkpoint::fits(&slot.memory, event, slot.settled_ms.get(), session_key, bytes)
     }
 
     pub fn evicted_through(&self) -> Option<i64> {
@@ -119,6 +132,58 @@ impl Shard {
     /// Events that came too late for their key, whose history was not loaded for them.
     pub fn events_left_out(&self) -> u64 {
         self.events_left_out
+    }
+
+    pub fn slots(&self) -> &Slots {
+        &self.slots
+    }
+
+    /// For what was counted elsewhere, or is not to count.
+    pub fn set_events_left_out(&mut self, events: u64) {
+        self.events_left_out = events;
+    }
+
+    /// The bytes of a packed key, which count on `parts`.
+    pub fn packed(&self, place: Place) -> &[u8] {
+        self.shelves.get(place)
+    }
+
+    pub fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
+    pub fn settings(&self) -> SessionSettings {
+        self.settings
+    }
+
+    /// Takes up a key that another process packed, whose parts are these. `slot` has no memory yet. `None`
+    /// if the bytes are not a checkpoint's.
+    pub fn take_up(&mut self, slot: Slot, bytes: &[u8], is_packed: bool, parts: &Parts) -> Option<()> {
+        let bytes = checkpoint::renumber(bytes, |place| Some(self.parts.hold(Arc::clone(parts.get(place)?))))?;
+        let session_key = slot.key.to_text();
+        let work = checkpoint::check(&bytes, &session_key, &self.parts, self.settings)?;
+        let number = self.slots.find_or_insert(slot.key.clone(), None);
+        let events = work.events.events.len();
+        let memory = if is_packed {
+            Memory::Packed(self.shelves.put(number, &bytes))
+        } else {
+            Memory::Empty
+        };
+        self.open_sessions += slot.open_sessions as usize;
+        if let Some(due_ms) = slot.due_ms.get() {
+            self.due.entry(second_of(due_ms)).or_default().push(number);
+        }
+        *self.slots.get_mut(number)? = Slot {
+            memory,
+            events: events as u32,
+            ..slot
+        };
+        if is_packed {
+            self.events += events;
+        } else {
+            self.keep(number, work, &session_key, false);
+        }
+        Some(())
     }
 
     #[cfg(test)]
@@ -188,9 +253,12 @@ impl Shard {
         evicted_through_ms: Option<i64>,
     ) -> FactChanges {
         let mut changes = FactChanges::default();
-        for visit in self.visits(events, &rewrite, watermarks_ms.1, evicted_through_ms) {
+        let visits = self.visits(events, &rewrite, watermarks_ms.1, evicted_through_ms);
+        let visited = visits.len();
+        for visit in visits {
             self.visit(visit, watermarks_ms, &mut changes);
         }
+        self.fold_others(visited, watermarks_ms.1);
         changes.rewritten_keys = rewrite;
         changes.rewritten_keys.sort_unstable();
         changes.rewritten_keys.dedup();
@@ -274,12 +342,22 @@ impl Shard {
         let session_key = slot.key.to_text();
         let is_due = slot.due_ms == Time::NONE;
         let mut work = self.open(number, &session_key);
-        let before = self.derive(&work, &session_key, before_ms);
+        let follow = visit.events.iter().all(|event| work.events.ends_before(event));
+        let step = Step {
+            known: work.events.events.len(),
+            was_capped: work.events.capped,
+            before_ms,
+            watermark_ms,
+        };
+        let before = (!follow).then(|| self.derive(&work, &session_key, before_ms));
         let is_changed = self.insert(number, &mut work, visit.events);
         if !is_changed && !is_due && !visit.is_rewritten {
             return self.keep(number, work, &session_key, false);
         }
-        let after = self.derive(&work, &session_key, watermark_ms);
+        let (before, after) = match before {
+            Some(before) => (before, self.derive(&work, &session_key, watermark_ms)),
+            None => timeline::derive_both(&session_key, work.course.as_ref(), &work.events, step, &self.settings),
+        };
         let before = if visit.is_rewritten { &[][..] } else { &before };
         compare(before, &after, changes);
         self.account(number, &after);
@@ -298,10 +376,28 @@ impl Shard {
         let Some(slot) = self.slots.get_mut(number) else {
             return Box::default();
         };
-        let memory = std::mem::take(&mut slot.memory);
         self.events -= slot.events as usize;
         slot.events = 0;
-        checkpoint::unpack(memory, session_key, &self.parts, self.settings)
+        match std::mem::take(&mut slot.memory) {
+            Memory::Empty => Box::default(),
+            Memory::Open(work) => {
+                self.unpacked -= 1;
+                work
+            }
+            Memory::Packed(place) => {
+                let work = checkpoint::unpack(self.shelves.get(place), session_key, &self.parts, self.settings);
+                self.clear(place);
+                work
+            }
+        }
+    }
+
+    /// Takes away what is no longer kept packed, and tells the key whose bytes are there now.
+    fn clear(&mut self, place: Place) {
+        let moved = self.shelves.remove(place).and_then(|owner| self.slots.get_mut(owner));
+        if let Some(Memory::Packed(moved)) = moved.map(|slot| &mut slot.memory) {
+            *moved = moved.moved_to(place);
+        }
     }
 
     /// Puts back what is kept of a key.
@@ -311,12 +407,39 @@ impl Shard {
         };
         slot.events = work.events.events.len() as u32;
         self.events += slot.events as usize;
-        slot.memory = if packed {
-            checkpoint::pack(work, session_key, &mut self.parts)
+        let bytes = if packed {
+            checkpoint::pack(&work, session_key, &mut self.parts)
         } else {
-            work.release(&mut self.parts);
-            checkpoint::Memory::Open(work)
+            None
         };
+        work.release(&mut self.parts);
+        slot.memory = match bytes {
+            Some(bytes) => Memory::Packed(self.shelves.put(number, &bytes)),
+            None => {
+                self.unpacked += 1;
+                Memory::Open(work)
+            }
+        };
+    }
+
+    /// In need, settles and packs keys that nothing happens to, as many as a step has touched others: a
+    /// key may be silent for long. Not before all of a step's events are in: they are judged by what was
+    /// settled when `missing` was asked.
+    fn fold_others(&mut self, mut keys: usize, watermark_ms: Option<i64>) {
+        for _ in 0..keys * SOUGHT_PER_VISIT {
+            if keys == 0 || self.unpacked == 0 || self.events <= self.folding.events_max {
+                return;
+            }
+            self.hand = self.slots.after_number(self.hand);
+            let Some(slot) = self.slots.get(self.hand).filter(|slot| matches!(slot.memory, Memory::Open(_))) else {
+                continue;
+            };
+            let session_key = slot.key.to_text();
+            let mut work = self.open(self.hand, &session_key);
+            self.settle(self.hand, &mut work, watermark_ms, true);
+            self.keep(self.hand, work, &session_key, true);
+            keys -= 1;
+        }
     }
 
     /// Inserts new events; says whether the rows may change by them.

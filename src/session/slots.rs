@@ -5,6 +5,7 @@
 //!
 //! Invariant: a slot keeps its number until it is removed; a number is then used again.
 
+use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::checkpoint::Memory;
@@ -17,7 +18,7 @@ const EMPTY: u32 = u32::MAX;
 const TABLE_MIN: usize = 16;
 
 /// A session key; one of 32 hex digits, as most are, without an allocation.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum SessionKey {
     Hash([u8; 16]),
     Text(Box<str>),
@@ -145,6 +146,20 @@ impl Slots {
         self.free.push(number);
         self.len -= 1;
         self.blocks[block][place].take()
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Every slot, in the order of their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = &Slot> {
+        self.blocks.iter().flatten().flatten()
+    }
+
+    /// The number after this one, round and round, whether or not there is a key.
+    pub fn after_number(&self, number: u32) -> u32 {
+        (number + 1) % ((self.blocks.len() * BLOCK_SLOTS) as u32).max(1)
     }
 
     /// Where the key's number is, or where it would be put. `None` in a table without places.

@@ -10,6 +10,7 @@
 //! presence of a viewer who fell silent by one and a half.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -17,7 +18,7 @@ use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use super::boundary::{Boundary, Progress};
 use super::events::{Kept, KeyEvents};
-use super::outlook::{Ends, Outlook, RECOVERY_MS, Verdict};
+use super::outlook::{Ends, Outlook, RECOVERY_MS, Verdict, is_serious};
 use super::pieces::Piece;
 use super::units::Units;
 use super::walk::{Ending, Identity, Walk};
@@ -114,8 +115,10 @@ impl Course {
 
     fn take(&mut self, event: &Kept, detail: &EventDetail, verdict: impl FnOnce() -> Verdict) {
         segments::take(&mut self.segments, &detail.segments);
-        let (event, detail) = self.units.convert(event, detail);
-        self.walk.take(&event, &detail, verdict);
+        match self.units.convert(event, detail) {
+            Some((event, detail)) => self.walk.take(&event, &detail, verdict),
+            None => self.walk.take(event, detail, verdict),
+        }
     }
 
     /// Whether an event of this time begins another session, whatever it is.
@@ -159,23 +162,60 @@ pub fn derive(
         watermark_ms,
         settings,
     };
-    let mut facts = Vec::new();
-    if events.has_one_native_id(settled) {
-        key.derive_group(settled, &events.events, &mut facts);
+    let facts = match events.has_one_native_id(settled) {
+        true => key.derive_group(settled, &events.events),
+        false => key.derive_groups(settled, &events.events),
+    };
+    in_order(facts, events.capped)
+}
+
+/// A key before a step and after it. All that is new in the step follows on what was there.
+#[derive(Debug, Clone, Copy)]
+pub struct Step {
+    /// How many of the events were there before.
+    pub known: usize,
+    /// Whether an event had been left out before.
+    pub was_capped: bool,
+    pub before_ms: Option<i64>,
+    pub watermark_ms: Option<i64>,
+}
+
+/// What `derive` gives before a step and what it gives after it. Events that are in both are walked once.
+pub fn derive_both(
+    session_key: &str,
+    settled: Option<&Course>,
+    events: &KeyEvents,
+    step: Step,
+    settings: &SessionSettings,
+) -> (Vec<SessionFacts>, Vec<SessionFacts>) {
+    let at = |watermark_ms: Option<i64>| Key {
+        session_key,
+        details: &events.details,
+        watermark_ms,
+        settings,
+    };
+    let (old, new) = (at(step.before_ms), at(step.watermark_ms));
+    let known = &events.events[..step.known];
+    let (before, after) = if !events.has_one_native_id(settled) {
+        (old.derive_groups(settled, known), new.derive_groups(settled, &events.events))
+    } else if order::is_in_sequence(&events.events, &events.details) {
+        Pair {
+            old,
+            new,
+            before: Vec::new(),
+            after: Vec::new(),
+        }
+        .derive(settled, &events.events, step.known)
     } else {
-        let mut groups = by_native_session(events);
-        if let Some(course) = settled {
-            let group = groups.remove(&course.native_session_id.as_deref());
-            key.derive_group(settled, &group.unwrap_or_default(), &mut facts);
-        }
-        for group in groups.values() {
-            key.derive_group(None, group, &mut facts);
-        }
-    }
+        (old.derive_group(settled, known), new.derive_group(settled, &events.events))
+    };
+    (in_order(before, step.was_capped), in_order(after, events.capped))
+}
+
+/// The facts of a key as they leave here. `capped`: an event was left out.
+fn in_order(mut facts: Vec<SessionFacts>, capped: bool) -> Vec<SessionFacts> {
     facts.sort_by(|a, b| a.row_key().cmp(&b.row_key()));
-    if events.capped
-        && let Some(last) = facts.last_mut()
-    {
+    if let Some(last) = facts.last_mut().filter(|_| capped) {
         last.session.dq_flags.push("events_capped");
         last.session.dq_flags.sort_unstable();
     }
@@ -227,16 +267,17 @@ pub fn settle(settled: Option<&Course>, events: &KeyEvents, through_ms: i64, set
 }
 
 /// Events of each native session id, and those without one, in canonical order.
-fn by_native_session(events: &KeyEvents) -> BTreeMap<Option<&str>, Vec<Kept>> {
+fn by_native_session<'a>(events: &[Kept], details: &'a [EventDetail]) -> BTreeMap<Option<&'a str>, Vec<Kept>> {
     let mut groups: BTreeMap<Option<&str>, Vec<Kept>> = BTreeMap::new();
-    for event in &events.events {
-        let id = &events.details[event.detail as usize].native_session_id;
+    for event in events {
+        let id = &details[event.detail as usize].native_session_id;
         groups.entry(id.as_deref()).or_default().push(event.clone());
     }
     groups
 }
 
 /// What all sessions of a key share.
+#[derive(Clone, Copy)]
 struct Key<'a> {
     session_key: &'a str,
     details: &'a [EventDetail],
@@ -249,8 +290,23 @@ impl Key<'_> {
         &self.details[event.detail as usize]
     }
 
-    fn derive_group(&self, settled: Option<&Course>, events: &[Kept], facts: &mut Vec<SessionFacts>) {
+    /// Events of several native session ids, each of which has sessions of its own.
+    fn derive_groups(&self, settled: Option<&Course>, events: &[Kept]) -> Vec<SessionFacts> {
+        let mut groups = by_native_session(events, self.details);
+        let mut facts = Vec::new();
+        if let Some(course) = settled {
+            let group = groups.remove(&course.native_session_id.as_deref());
+            facts.extend(self.derive_group(settled, &group.unwrap_or_default()));
+        }
+        for group in groups.values() {
+            facts.extend(self.derive_group(None, group));
+        }
+        facts
+    }
+
+    fn derive_group(&self, settled: Option<&Course>, events: &[Kept]) -> Vec<SessionFacts> {
         let events = &order::in_sequence(events, self.details)[..];
+        let mut facts = Vec::new();
         let mut begin = 0;
         let mut course = settled.cloned();
         let mut progress = settled.map(|course| course.progress.clone()).unwrap_or_default();
@@ -264,6 +320,7 @@ impl Key<'_> {
             progress.take(event, detail);
         }
         facts.extend(self.derive_session(course, &events[begin..], None));
+        facts
     }
 
     /// `None` if there is neither a session under way nor an event.
@@ -282,6 +339,25 @@ impl Key<'_> {
             course.take(event, detail, || outlook.verdict(index, event, detail, decided_before_ms));
         }
         Some(self.finish(course, boundary))
+    }
+
+    /// Whether what each of these events says is the same whatever follows it: none is an error that a
+    /// later one may heal, and none tells a number whose unit is still to be found.
+    fn is_walked_alike(&self, course: Option<&Course>, events: &[Kept]) -> bool {
+        let unknown = Units::default();
+        let units = course.map_or(&unknown, |course| &course.units);
+        events.iter().all(|event| {
+            let detail = self.detail(event);
+            !is_serious(event.kind, detail) && !units.is_open_for(event, detail)
+        })
+    }
+
+    /// Goes on through events that are walked alike, whose errors are warnings at most.
+    fn walk_on(&self, course: &mut Course, events: &[Kept]) {
+        self.take_units(course, events);
+        for event in events {
+            course.take(event, self.detail(event), || Verdict::Warning);
+        }
     }
 
     fn course_or_new(&self, course: Option<Course>, events: &[Kept]) -> Option<Course> {
@@ -389,6 +465,65 @@ impl Key<'_> {
             }
         }
         closing
+    }
+}
+
+/// The sessions of a key with one native session id, before a step and after it.
+struct Pair<'a> {
+    old: Key<'a>,
+    new: Key<'a>,
+    before: Vec<SessionFacts>,
+    after: Vec<SessionFacts>,
+}
+
+impl Pair<'_> {
+    /// The events are in sequence, and the first `known` of them were there before.
+    fn derive(mut self, settled: Option<&Course>, events: &[Kept], known: usize) -> (Vec<SessionFacts>, Vec<SessionFacts>) {
+        let new = self.new;
+        let mut begin = 0;
+        let mut course = settled.cloned();
+        let mut progress = settled.map(|course| course.progress.clone()).unwrap_or_default();
+        for (index, event) in events.iter().enumerate() {
+            let detail = new.detail(event);
+            if let Some(boundary) = progress.boundary_before(event, detail, new.settings) {
+                self.derive_session(course.take(), events, begin..index, known, Some(boundary));
+                begin = index;
+                progress = Progress::default();
+            }
+            progress.take(event, detail);
+        }
+        self.derive_session(course, events, begin..events.len(), known, None);
+        (self.before, self.after)
+    }
+
+    /// Adds what the session of the events in `of` was and what it is.
+    fn derive_session(&mut self, course: Option<Course>, events: &[Kept], of: Range<usize>, known: usize, boundary: Option<Boundary>) {
+        let (begin, end) = (of.start, of.end);
+        if known > end {
+            // It was over before, and no watermark changes that.
+            let facts = self.new.derive_session(course, &events[of], boundary);
+            self.before.extend(facts.clone());
+            self.after.extend(facts);
+        } else if known <= begin && course.is_none() {
+            self.after.extend(self.new.derive_session(course, &events[of], boundary));
+        } else if self.new.is_walked_alike(course.as_ref(), &events[begin..end]) {
+            self.walk(course, &events[begin..known], &events[known..end], boundary);
+        } else {
+            self.before
+                .extend(self.old.derive_session(course.clone(), &events[begin..known], None));
+            self.after.extend(self.new.derive_session(course, &events[begin..end], boundary));
+        }
+    }
+
+    /// Walks the old events of a session and, from where that leads, the new ones.
+    fn walk(&mut self, course: Option<Course>, old: &[Kept], new: &[Kept], boundary: Option<Boundary>) {
+        let Some(mut course) = self.new.course_or_new(course, old) else {
+            return;
+        };
+        self.new.walk_on(&mut course, old);
+        self.before.push(self.old.finish(course.clone(), None));
+        self.new.walk_on(&mut course, new);
+        self.after.push(self.new.finish(course, boundary));
     }
 }
 

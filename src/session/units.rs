@@ -7,8 +7,6 @@
 //! Invariant: the unit is a function of the session's events in canonical order; once found, it stays.
 //! Invariant: nothing but 0 becomes 0, so that boundaries and verdicts are the same in either unit.
 
-use std::borrow::Cow;
-
 use serde::{Deserialize, Serialize};
 
 use super::EventDetail;
@@ -88,14 +86,15 @@ impl Units {
         self.known.unwrap_or_else(|| self.by_length()) == Unit::Milliseconds
     }
 
-    /// An event and its detail in the unit of the session.
-    pub fn convert<'a>(&self, event: &'a Kept, detail: &'a EventDetail) -> (Cow<'a, Kept>, Cow<'a, EventDetail>) {
-        let (mut event, mut detail) = (Cow::Borrowed(event), Cow::Borrowed(detail));
-        if detail.source == SOURCE && has_unit(&event, &detail) && self.are_milliseconds() {
-            event.to_mut().playhead_ms = event.playhead_ms.map(from_milliseconds);
-            detail.to_mut().duration_ms = detail.duration_ms.map(from_milliseconds);
+    /// An event and its detail in the unit of the session; `None`: they are in it.
+    pub fn convert(&self, event: &Kept, detail: &EventDetail) -> Option<(Kept, EventDetail)> {
+        if detail.source != SOURCE || !has_unit(event, detail) || !self.are_milliseconds() {
+            return None;
         }
-        (event, detail)
+        let (mut event, mut detail) = (event.clone(), detail.clone());
+        event.playhead_ms = event.playhead_ms.map(from_milliseconds);
+        detail.duration_ms = detail.duration_ms.map(from_milliseconds);
+        Some((event, detail))
     }
 
     /// Moves all times.

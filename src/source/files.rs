@@ -20,21 +20,16 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{BatchLimits, Line, Part};
-use crate::event::decode::{Format, RECORD_BYTES_MAX, detect};
+use super::lines::{self, CHUNK_BYTES, Codec, HEAD_BYTES, LastLine, LineReader, comment_header, first_record, share_of};
+use super::{BatchLimits, Part};
+use crate::event::decode::{Format, detect};
 
-/// How much of a file's head is looked at for its format: a few records of the largest usual size.
-const HEAD_BYTES: usize = 64 << 10;
 /// The part of the first record that fingerprints a file: enough to hold an event's time and id.
 const FINGERPRINT_BYTES: usize = 1 << 10;
-/// How much is read from a file at once.
-const CHUNK_BYTES: usize = 1 << 20;
 /// Files that one source follows; past it the oldest idle names must be moved away.
 pub const FILES_MAX: usize = 100_000;
 /// Files that are open at once: enough for the hosts of a fleet, far below any limit of descriptors.
 const OPEN_MAX: usize = 64;
-/// A batch is put together from parts of this share of it, so that files alternate within a batch.
-const PARTS_PER_BATCH: usize = 8;
 /// Folders below a watched folder that are entered.
 const FOLDER_DEPTH_MAX: usize = 16;
 
@@ -78,13 +73,6 @@ pub struct Discovered {
     pub size_bytes: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Codec {
-    Plain,
-    Gzip,
-    Zstd,
-}
-
 struct Followed {
     found: Discovered,
     codec: Codec,
@@ -102,16 +90,7 @@ pub struct FileSource {
     one_shot: bool,
     files: BTreeMap<PathBuf, Followed>,
     queue: BTreeSet<PathBuf>,
-    open: BTreeMap<PathBuf, OpenStream>,
-}
-
-struct OpenStream {
-    reader: Box<dyn Read + Send>,
-    /// Bytes read and not yet handed over: the start of an unfinished line.
-    rest: Vec<u8>,
-    skipping_bytes: i64,
-    /// An error that waits until the lines before it are handed over.
-    broken: Option<std::io::Error>,
+    open: BTreeMap<PathBuf, LineReader>,
 }
 
 impl FileSource {
@@ -235,11 +214,7 @@ impl FileSource {
     /// A file that cannot be read is taken out of the queue; the next call goes on with the others.
     pub fn next_part(&mut self, limits: BatchLimits) -> Result<Option<Part>, FilesError> {
         let Some(path) = self.next_file() else { return Ok(None) };
-        let share = BatchLimits {
-            bytes: (limits.bytes / PARTS_PER_BATCH).max(RECORD_BYTES_MAX),
-            records: limits.records.div_ceil(PARTS_PER_BATCH),
-        };
-        match self.read_part(&path, share) {
+        match self.read_part(&path, share_of(limits)) {
             Ok(part) => {
                 if part.finished {
                     self.let_go(&path);
@@ -275,15 +250,7 @@ impl FileSource {
                 // Any of them: a file that is closed is opened again at its offset.
                 self.open.pop_first();
             }
-            self.open.insert(
-                path.to_path_buf(),
-                OpenStream {
-                    reader,
-                    rest: Vec::new(),
-                    skipping_bytes: 0,
-                    broken: None,
-                },
-            );
+            self.open.insert(path.to_path_buf(), LineReader::new(reader));
         }
         let Some(stream) = self.open.get_mut(path) else {
             return Err(FilesError::NotFound {
@@ -295,93 +262,30 @@ impl FileSource {
             partition: Arc::clone(&followed.found.partition),
             format: followed.found.format,
             header: Arc::clone(&followed.found.header),
-            buffer: Vec::with_capacity(limits.bytes.min(CHUNK_BYTES * 2)),
+            buffer: Vec::new(),
             lines: Vec::new(),
             from: followed.offset,
             to: followed.offset,
+            token: None,
             finished: false,
         };
-        part.buffer.append(&mut stream.rest);
-        let mut line_start = 0;
-        let mut searched = 0;
-        loop {
-            while let Some(at) = memchr::memchr(b'\n', &part.buffer[searched..]) {
-                let end = searched + at;
-                push_line(&mut part, line_start, end, &mut stream.skipping_bytes, 1);
-                line_start = end + 1;
-                searched = end + 1;
-                if part.lines.len() >= limits.records {
-                    break;
-                }
-            }
-            let is_full = part.lines.len() >= limits.records || line_start >= limits.bytes;
-            if is_full {
-                break;
-            }
-            searched = part.buffer.len();
-            if part.buffer.len() - line_start > RECORD_BYTES_MAX {
-                // The record is too large whatever follows: forget its bytes, keep its length.
-                stream.skipping_bytes += i64::try_from(part.buffer.len() - line_start).unwrap_or(i64::MAX);
-                part.buffer.truncate(line_start);
-                searched = line_start;
-            }
-            let before = part.buffer.len();
-            let read = match stream.broken.take() {
-                Some(error) => Err(error),
-                None => stream.reader.by_ref().take(CHUNK_BYTES as u64).read_to_end(&mut part.buffer),
-            };
-            match read {
-                Ok(0) => {
-                    part.finished = true;
-                    break;
-                }
-                Ok(_) => {}
-                // What came before the error counts: first its whole lines go out, then the error.
-                Err(error) if part.buffer.len() > before => stream.broken = Some(error),
-                Err(error) if part.lines.is_empty() => return Err(read_error(path, followed.codec, part.to, &error)),
-                Err(error) => {
-                    stream.broken = Some(error);
-                    break;
-                }
-            }
-        }
-        let has_rest = line_start < part.buffer.len() || stream.skipping_bytes > 0;
-        if part.finished && has_rest && (one_shot || followed.codec != Codec::Plain) && ends_a_record(&part, line_start) {
-            let end = part.buffer.len();
-            push_line(&mut part, line_start, end, &mut stream.skipping_bytes, 0);
-            line_start = end;
-        }
-        stream.rest = part.buffer.split_off(line_start);
+        let last_line = match one_shot || followed.codec != Codec::Plain {
+            true => LastLine::EndsIfWhole,
+            false => LastLine::Waits,
+        };
+        stream
+            .read_part(&mut part, limits, last_line)
+            .map_err(|error| read_error(path, followed.codec, followed.offset, &error))?;
         followed.offset = part.to;
         if part.finished {
             // What was read, not what is there by now: somebody may have written on since.
             followed.read_size = match followed.codec {
-                Codec::Plain => (part.to + stream.skipping_bytes).unsigned_abs() + stream.rest.len() as u64,
+                Codec::Plain => part.to.unsigned_abs() + stream.unfinished_bytes(),
                 Codec::Gzip | Codec::Zstd => followed.found.size_bytes,
             };
         }
         Ok(part)
     }
-}
-
-/// Adds the line at `start..end` of the buffer; `line_end_bytes` is 1 if a line feed follows.
-fn push_line(part: &mut Part, start: usize, end: usize, skipping_bytes: &mut i64, line_end_bytes: i64) {
-    let length = i64::try_from(end - start).unwrap_or(i64::MAX) + *skipping_bytes;
-    let oversized = std::mem::take(skipping_bytes) > 0;
-    part.lines.push(Line {
-        offset: part.to,
-        start,
-        end: if oversized { start } else { end },
-        oversized_bytes: oversized.then_some(length),
-    });
-    part.to += length + line_end_bytes;
-}
-
-/// An unfinished last line of a complete input counts if it could be a whole record: a JSON line that
-/// lacks its end may still be written to.
-fn ends_a_record(part: &Part, start: usize) -> bool {
-    let line = part.buffer[start..].trim_ascii();
-    !line.starts_with(b"{") || line.ends_with(b"}")
 }
 
 fn list(path: &Path, depth: usize, into: &mut Vec<PathBuf>) -> Result<(), FilesError> {
@@ -427,38 +331,21 @@ fn inspect(path: &Path, format: Option<Format>, size_bytes: u64) -> Result<Disco
     };
     let first_line = first_record(&head[..whole_bytes]).unwrap_or_default().to_vec();
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
-    let header: Vec<u8> = head
-        .split_inclusive(|byte| *byte == b'\n')
-        .take_while(|line| line.starts_with(b"#"))
-        .flatten()
-        .copied()
-        .collect();
     Ok(Discovered {
         path: path.to_path_buf(),
         partition: format!("{}#{:08x}", absolute.display(), fingerprint & 0xffff_ffff).into(),
         format: format.or_else(|| detect(&head)),
-        header: header.into(),
+        header: comment_header(&head).into(),
         first_line,
         size_bytes,
     })
 }
 
-/// The first line that is neither blank nor a comment.
-fn first_record(head: &[u8]) -> Option<&[u8]> {
-    head.split(|byte| *byte == b'\n')
-        .find(|line| !line.trim_ascii().is_empty() && !line.starts_with(b"#"))
-}
-
-/// By magic number, not by name: rotated and re-packed files keep wrong endings.
 fn codec_of(path: &Path) -> Result<Codec, FilesError> {
     let mut magic = [0u8; 4];
     let mut file = File::open(path).map_err(unreadable(path))?;
     let read = file.read(&mut magic).map_err(unreadable(path))?;
-    Ok(match &magic[..read] {
-        [0x1f, 0x8b, ..] => Codec::Gzip,
-        [0x28, 0xb5, 0x2f, 0xfd] => Codec::Zstd,
-        _ => Codec::Plain,
-    })
+    Ok(Codec::of(&magic[..read]))
 }
 
 fn open_at(path: &Path, codec: Codec, offset: i64) -> Result<Box<dyn Read + Send>, FilesError> {
@@ -469,23 +356,18 @@ fn open_at(path: &Path, codec: Codec, offset: i64) -> Result<Box<dyn Read + Send
         return Ok(Box::new(file));
     }
     let buffered = BufReader::with_capacity(CHUNK_BYTES, file);
-    let mut reader: Box<dyn Read + Send> = match codec {
-        Codec::Gzip => Box::new(flate2::read::MultiGzDecoder::new(buffered)),
-        _ => Box::new(zstd::stream::read::Decoder::with_buffer(buffered).map_err(unreadable(path))?),
-    };
-    std::io::copy(&mut reader.by_ref().take(skip), &mut std::io::sink()).map_err(|error| read_error(path, codec, offset, &error))?;
+    let mut reader = codec.unpack(buffered).map_err(unreadable(path))?;
+    lines::skip(&mut reader, skip).map_err(|error| read_error(path, codec, offset, &error))?;
     Ok(reader)
 }
 
 fn read_error(path: &Path, codec: Codec, offset: i64, error: &std::io::Error) -> FilesError {
-    let codec = match codec {
-        Codec::Plain => return unreadable(path)(std::io::Error::new(error.kind(), error.to_string())),
-        Codec::Gzip => "gzip",
-        Codec::Zstd => "zstd",
-    };
+    if codec == Codec::Plain {
+        return unreadable(path)(std::io::Error::new(error.kind(), error.to_string()));
+    }
     FilesError::Damaged {
         path: path.display().to_string(),
-        codec,
+        codec: codec.as_str(),
         offset,
         why: error.to_string(),
     }

@@ -7,7 +7,6 @@
 //! ```text
 //! POST /cmcd        CMCD lines, or JSON objects; or CMCD in the headers or the query of an empty body
 //! POST /v1/events   objects, arrays, NDJSON, `Records` envelopes; any dialect
-//! GET  /healthz     200 unless the disk has failed; a full spool is answered where events are posted
 //! ```
 //!
 //! Invariant: success is answered only for records that would survive a `kill -9` right after.
@@ -33,8 +32,9 @@ use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_TYPE, USER_AGENT};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::post;
 use percent_encoding::percent_decode_str;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -185,6 +185,12 @@ impl Receiver {
     /// Switches intake on or off; requests in hand are finished.
     pub fn set_accepting(&self, accepting: bool) {
         self.accepting.store(accepting, Ordering::Relaxed);
+    }
+
+    /// Bytes that the requests in hand hold, and the most that they may.
+    pub fn memory_in_use(&self) -> (usize, usize) {
+        let bound = self.settings.memory_bytes_max.min(Semaphore::MAX_PERMITS);
+        (bound - self.memory.available_permits().min(bound), bound)
     }
 
     pub fn counts(&self) -> ReceiverCounts {
@@ -367,7 +373,6 @@ pub fn router(receiver: Arc<Receiver>) -> Router {
     Router::new()
         .route("/cmcd", post(post_cmcd).options(preflight))
         .route("/v1/events", post(post_events).options(preflight))
-        .route("/healthz", get(health))
         .with_state(receiver)
 }
 
@@ -397,9 +402,14 @@ async fn preflight(State(receiver): State<Arc<Receiver>>, ConnectInfo(caller): C
     answer::allow_origin(answer::of_preflight(), &headers, &receiver.settings.allowed_origins)
 }
 
-async fn health(State(receiver): State<Arc<Receiver>>, ConnectInfo(caller): ConnectInfo<Caller>) -> Response {
+/// Other routes that `serve` is to serve: their connections keep the receiver's deadlines.
+pub fn held(routes: Router) -> Router {
+    routes.layer(middleware::from_fn(hold))
+}
+
+async fn hold(ConnectInfo(caller): ConnectInfo<Caller>, request: Request, next: Next) -> Response {
     let _in_hand = caller.begin();
-    answer::of_health(!receiver.spool.has_failed())
+    next.run(request).await
 }
 
 /// Serves until `stop` says so (or its sender is gone): then no connection is accepted any more, and

@@ -223,10 +223,11 @@ impl Input {
         spoil(&cdn, "2026-01-01\tnot a request");
         bench.write("rules/small.yaml", RULES);
         let batch_records = events / batches;
+        // The shortest cadence: gold is written at every epoch, and so are there moments to die at.
         let settings = bench.write(
             "playhead.yaml",
             format!(
-                "ingest: {{batch_records: {batch_records}, batch_bytes: 1MiB}}\nalerts: {{folder: {}}}\n",
+                "ingest: {{batch_records: {batch_records}, batch_bytes: 1MiB, commit_every: 100ms}}\nalerts: {{folder: {}}}\n",
                 bench.path("rules").display()
             ),
         );
@@ -486,7 +487,7 @@ fn without_evaluation(mut row: Value) -> Value {
 
 /// Fails with the first rows that differ: the tables are too long to print.
 #[track_caller]
-fn assert_same(expected: &BTreeMap<String, Vec<String>>, found: &BTreeMap<String, Vec<String>>) {
+pub fn assert_same(expected: &BTreeMap<String, Vec<String>>, found: &BTreeMap<String, Vec<String>>) {
     for (table, rows) in expected {
         assert!(!rows.is_empty(), "{table} is empty; equal nothings prove nothing");
         let others = &found[table];

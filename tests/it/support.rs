@@ -15,16 +15,30 @@ pub const KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbc
 /// A temporary folder with a lake in it.
 pub struct Bench {
     folder: TempDir,
+    environment: Vec<(String, String)>,
+    settings: Option<PathBuf>,
 }
 
 impl Bench {
     pub fn new() -> Bench {
         let bench = Bench {
             folder: tempfile::tempdir().expect("a temporary folder can be made"),
+            environment: Vec::new(),
+            settings: None,
         };
         std::fs::create_dir_all(bench.lake()).expect("the lake folder can be made");
         std::fs::write(bench.lake().join("playhead.key"), KEY).expect("the key can be written");
         bench
+    }
+
+    /// Every command of this bench gets this variable.
+    pub fn set_variable(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_string(), value.to_string()));
+    }
+
+    /// Every command of this bench gets these settings; those that it names itself override them.
+    pub fn set_settings(&mut self, settings: &str) {
+        self.settings = Some(self.write("bench.yaml", settings));
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -52,7 +66,11 @@ impl Bench {
             .args(arguments)
             .arg("--data")
             .arg(self.lake())
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(self.folder.path());
+        if let Some(settings) = &self.settings {
+            command.arg("--settings").arg(settings);
+        }
         command
     }
 
@@ -165,7 +183,14 @@ pub fn fixtures(name: &str) -> Option<PathBuf> {
 /// Rows of every bronze, silver and gold table without the columns that tell when and where a record
 /// was received or which versions a row was computed from: what must not depend on delivery.
 pub fn contents(bench: &Bench) -> std::collections::BTreeMap<String, Vec<String>> {
-    const BY_DELIVERY: [&str; 5] = ["received_at", "source_partition", "source_offset", "silver_versions", "is_final"];
+    const BY_DELIVERY: [&str; 6] = [
+        "received_at",
+        "source_partition",
+        "source_offset",
+        "source_attributes",
+        "silver_versions",
+        "is_final",
+    ];
     let tables = [
         "bronze.player_events",
         "bronze.cdn_logs",

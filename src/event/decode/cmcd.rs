@@ -40,7 +40,7 @@ const RECOGNISE_PAIRS_MAX: usize = 64;
 ///
 /// Errors: `MissingFields` if no reserved key stands in the line, `BadValue` if `v` is above 2,
 /// `EventTimeOutOfRange`, and those of JSON.
-pub(super) fn decode_event(line: &str, context: &DecodeContext) -> Result<PlayerEvent, Reject> {
+pub(super) fn decode_event(line: &str, context: &DecodeContext) -> Result<Box<PlayerEvent>, Reject> {
     let set = transport::set_of_line(line)?;
     if set.is_ignored() {
         let detail = "v is above 2, the highest version of CMCD that is understood; the record is ignored";

@@ -34,6 +34,8 @@ const KNOWN_KEY_BYTES_MAX: usize = 32;
 const MEMBERS_USUAL: usize = 24;
 /// Above 2^53 a number that passed through JavaScript is not exact any more.
 pub(super) const INTEGER_MAX: i64 = 1 << 53;
+/// Digits, and zeros behind them, that are always a number below 2^63.
+const SHORT_DIGITS_MAX: usize = 18;
 /// 2010-01-01T00:00:00Z: an earlier clock is a clock that was never set.
 const EVENT_TIME_MIN_MS: i64 = 1_262_304_000_000;
 /// How far ahead of ours a client's clock may run.
@@ -88,6 +90,9 @@ pub(super) fn bounded(text: &str, chars_max: usize, flags: &mut Vec<&'static str
 ///
 /// Saturates at the bounds of `i64`; `None` if the text is not a number.
 pub(super) fn decimal(text: &str, scale: usize) -> Option<i64> {
+    if let Some(value) = short_decimal(text, scale) {
+        return Some(value);
+    }
     let text = text.trim();
     if text.bytes().any(|byte| matches!(byte, b'e' | b'E')) {
         return exponent_form(text, scale);
@@ -112,6 +117,32 @@ pub(super) fn decimal(text: &str, scale: usize) -> Option<i64> {
         value = value.saturating_add(1);
     }
     Some(if negative { -value } else { value })
+}
+
+/// Digits, and perhaps a point among them, so few that nothing can overflow: nearly every number.
+/// `None`: it must be looked at more closely.
+fn short_decimal(text: &str, scale: usize) -> Option<i64> {
+    let bytes = text.as_bytes();
+    if !bytes.first()?.is_ascii_digit() || bytes.len() + scale > SHORT_DIGITS_MAX {
+        return None;
+    }
+    let mut value: i64 = 0;
+    let mut rest = bytes.iter();
+    for byte in rest.by_ref().take_while(|byte| **byte != b'.') {
+        value = value * 10 + digit(*byte)?;
+    }
+    for _ in 0..scale {
+        value = value * 10 + rest.next().map_or(Some(0), |byte| digit(*byte))?;
+    }
+    if let Some(next) = rest.next() {
+        value += i64::from(digit(*next)? >= 5);
+    }
+    rest.all(u8::is_ascii_digit).then_some(value)
+}
+
+fn digit(byte: u8) -> Option<i64> {
+    let digit = byte.wrapping_sub(b'0');
+    (digit <= 9).then_some(i64::from(digit))
 }
 
 /// `1.5e3` and the like: rare, and exact enough as a float.
@@ -336,6 +367,9 @@ impl<'a> Scalar<'a> {
 pub(super) struct BadValue;
 
 fn is_not_finite(text: &str) -> bool {
+    if text.as_bytes().first().is_some_and(u8::is_ascii_digit) {
+        return false;
+    }
     let text = text.trim();
     let name = text.strip_prefix(['-', '+']).unwrap_or(text);
     ["nan", "infinity", "inf"].iter().any(|word| name.eq_ignore_ascii_case(word))
@@ -490,6 +524,12 @@ impl<'a, K: Vocabulary> Object<'a, K> {
 }
 
 fn known_key<K: Vocabulary>(key: &str) -> Option<usize> {
+    if key.len() > KNOWN_KEY_BYTES_MAX {
+        return None;
+    }
+    if !key.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return K::find(key).map(K::index);
+    }
     let mut lower_case = [0; KNOWN_KEY_BYTES_MAX];
     let lower_case = lower_case.get_mut(..key.len())?;
     lower_case.copy_from_slice(key.as_bytes());

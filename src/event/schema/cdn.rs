@@ -59,8 +59,13 @@ pub fn bronze_cdn_columns() -> Vec<Column<RequestRow>> {
         ),
         Column::required(
             "source_offset",
-            "byte at which the record starts, decompressed",
+            "where the record stood: byte of a file (decompressed), offset of a topic, number in a shard",
             Get::Int(|r| Some(r.place.source_offset)),
+        ),
+        Column::new(
+            "source_attributes",
+            "what came beside the record (a message's key, headers and time) as JSON, anonymous",
+            Get::Text(|r| r.place.attributes.as_deref()),
         ),
     ]
 }
@@ -220,7 +225,7 @@ pub fn silver_cdn_columns() -> Vec<Column<RequestRow>> {
         ),
         Column::required(
             "source_offset",
-            "byte at which the record starts, decompressed",
+            "where the record stood: byte of a file (decompressed), offset of a topic, number in a shard",
             Get::Int(|r| Some(r.place.source_offset)),
         ),
     ]

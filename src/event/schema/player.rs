@@ -63,8 +63,13 @@ pub fn bronze_player_columns() -> Vec<Column<PlayerRow>> {
         ),
         Column::required(
             "source_offset",
-            "byte at which the record starts, decompressed",
+            "where the record stood: byte of a file (decompressed), offset of a topic, number in a shard",
             Get::Int(|r| Some(r.place.source_offset)),
+        ),
+        Column::new(
+            "source_attributes",
+            "what came beside the record (a message's key, headers and time) as JSON, anonymous",
+            Get::Text(|r| r.place.attributes.as_deref()),
         ),
     ]
 }
@@ -370,7 +375,7 @@ pub fn silver_player_columns() -> Vec<Column<PlayerRow>> {
         ),
         Column::required(
             "source_offset",
-            "byte at which the record starts, decompressed",
+            "where the record stood: byte of a file (decompressed), offset of a topic, number in a shard",
             Get::Int(|r| Some(r.place.source_offset)),
         ),
     ]

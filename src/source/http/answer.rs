@@ -175,13 +175,6 @@ pub fn of_preflight() -> Response {
     response
 }
 
-pub fn of_health(is_well: bool) -> Response {
-    match is_well {
-        true => with_body(StatusCode::OK, "ok\n".to_owned()),
-        false => with_body(StatusCode::SERVICE_UNAVAILABLE, "the spool cannot be written\n".to_owned()),
-    }
-}
-
 /// Lets the page that sent the request read the answer, if its origin is on the list.
 pub fn allow_origin(mut response: Response, headers: &HeaderMap, allowed_origins: &[String]) -> Response {
     let is_any = allowed_origins.iter().any(|allowed| allowed == ANY_ORIGIN);

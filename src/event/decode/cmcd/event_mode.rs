@@ -15,7 +15,7 @@ use crate::event::{EventKind, PlayerEvent, Reject, ReportedState};
 const SOURCE: &str = "cmcd2_event";
 
 /// Errors: `EventTimeOutOfRange`.
-pub(super) fn decode(set: &CmcdSet, context: &DecodeContext) -> Result<PlayerEvent, Reject> {
+pub(super) fn decode(set: &CmcdSet, context: &DecodeContext) -> Result<Box<PlayerEvent>, Reject> {
     let token = set.token(Key::E);
     let mut filling = Filling::new(set, Some(token.unwrap_or_default()));
     let mut event = filling.fill(SOURCE);
@@ -124,7 +124,7 @@ mod tests {
 
     const TS: i64 = 1_776_150_889_000;
 
-    fn decoded(pairs: &str) -> PlayerEvent {
+    fn decoded(pairs: &str) -> Box<PlayerEvent> {
         decode_event(&format!("{pairs},sid=\"s\",ts={TS},v=2"), &CONTEXT).unwrap()
     }
 

@@ -69,11 +69,11 @@ impl<'s> Filling<'s> {
     }
 
     /// An event with everything but its kind, its time and its payload.
-    pub(super) fn fill(&mut self, source: &'static str) -> PlayerEvent {
-        let mut event = PlayerEvent {
-            source,
-            ..PlayerEvent::default()
-        };
+    ///
+    /// Boxed, as all events are that leave the decoder: they are large, and would be copied at each step.
+    pub(super) fn fill(&mut self, source: &'static str) -> Box<PlayerEvent> {
+        let mut event: Box<PlayerEvent> = Box::default();
+        event.source = source;
         self.identity(&mut event);
         self.program(&mut event);
         self.content(&mut event);
@@ -87,7 +87,7 @@ impl<'s> Filling<'s> {
     }
 
     /// Moves what was gathered on the way into the event.
-    pub(super) fn finish(mut self, mut event: PlayerEvent) -> PlayerEvent {
+    pub(super) fn finish(mut self, mut event: Box<PlayerEvent>) -> Box<PlayerEvent> {
         self.extras();
         event.ext = ext(self.ext, None, &mut self.flags);
         event.dq_flags = self.flags;

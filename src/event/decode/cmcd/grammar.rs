@@ -59,7 +59,7 @@ impl<'a> Pairs<'a> {
     }
 
     /// The place of the first of these bytes, or the end.
-    fn next_of(&self, from: usize, wanted: fn(u8) -> bool) -> usize {
+    fn next_of(&self, from: usize, wanted: impl Fn(u8) -> bool) -> usize {
         let rest = &self.text.as_bytes()[from..];
         from + rest.iter().position(|byte| wanted(*byte)).unwrap_or(rest.len())
     }
@@ -76,11 +76,26 @@ impl<'a> Pairs<'a> {
             self.at = end;
             return (value, span);
         }
-        let end = self.next_of(start, |byte| byte == b',');
+        let (end, odds) = self.bare_end(start);
         self.at = end;
+        if let Some(value) = plain(&self.text[start..end], odds) {
+            return (value, start..end);
+        }
         let word = self.text[start..end].trim_ascii_end();
         let open = usize::from(word.starts_with(['"', '(']));
         (bare(word), start + open..start + word.len())
+    }
+
+    /// The place of the comma behind a value that is not quoted, and what it holds besides digits.
+    fn bare_end(&self, start: usize) -> (usize, u8) {
+        let mut odds = 0;
+        for (at, byte) in self.text.bytes().enumerate().skip(start) {
+            if byte == b',' {
+                return (at, odds);
+            }
+            odds |= ODDS[usize::from(byte)];
+        }
+        (self.text.len(), odds)
     }
 
     /// A string that ends where a pair may end. `None`: the quote stays open, or text follows it.
@@ -100,6 +115,9 @@ impl<'a> Pairs<'a> {
 
     /// The parameters from here to the end of the pair. `None`: something else stands here.
     fn parameters(&self, from: usize) -> Option<(&'a str, usize)> {
+        if matches!(self.text.as_bytes().get(from), None | Some(b',')) {
+            return Some(("", from));
+        }
         let end = self.next_of(from, |byte| byte == b',');
         let rest = self.text[from..end].trim_ascii();
         are_parameters(rest).then_some((rest, end))
@@ -123,7 +141,7 @@ impl<'a> Iterator for Pairs<'a> {
             return Some(Pair { key, value, span });
         }
         self.at = end;
-        let key = key.split(';').next().unwrap_or(key);
+        let (key, _) = behind(key, b';');
         let value = Raw::Boolean(true);
         Some(Pair {
             key,
@@ -192,7 +210,11 @@ fn list_end(text: &str, start: usize) -> Option<usize> {
 
 /// A value without quotes and parentheses, perhaps with parameters.
 fn bare(word: &str) -> Raw<'_> {
-    let (value, parameters) = match word.find(';') {
+    let digits = leading_digits(word.as_bytes());
+    if digits > 0 && digits == word.len() {
+        return Raw::Number(word, "");
+    }
+    let (value, parameters) = match word.bytes().position(|byte| byte == b';') {
         Some(place) => (word[..place].trim_ascii_end(), &word[place..]),
         None => (word, ""),
     };
@@ -218,20 +240,71 @@ fn are_parameters(text: &str) -> bool {
     if text.is_empty() {
         return true;
     }
-    let quotes = text.bytes().filter(|byte| *byte == b'"').count();
-    text.starts_with(';') && quotes.is_multiple_of(2) && !text.contains(['(', ')'])
+    let mut is_quoted = false;
+    for byte in text.bytes() {
+        match byte {
+            b'"' => is_quoted = !is_quoted,
+            b'(' | b')' => return false,
+            _ => {}
+        }
+    }
+    text.starts_with(';') && !is_quoted
+}
+
+fn leading_digits(bytes: &[u8]) -> usize {
+    bytes.iter().take_while(|byte| byte.is_ascii_digit()).count()
 }
 
 fn is_number(text: &str) -> bool {
-    let digits = text.strip_prefix('-').unwrap_or(text);
-    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
-    let all_digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    all_digits(whole) && all_digits(fraction)
+    let digits = text.strip_prefix('-').unwrap_or(text).as_bytes();
+    let (whole, rest) = digits.split_at(leading_digits(digits));
+    let is_fraction = match rest {
+        [] => true,
+        [b'.', fraction @ ..] => !fraction.is_empty() && leading_digits(fraction) == fraction.len(),
+        _ => false,
+    };
+    !whole.is_empty() && is_fraction
+}
+
+/// A byte that is no digit.
+const NO_DIGIT: u8 = 1;
+/// A byte that no token has.
+const NO_TOKEN: u8 = 2;
+
+/// What each byte is not: nearly every value is told by one look at each of its bytes.
+static ODDS: [u8; 256] = {
+    let in_token = b"!#$%&'*+-.^_`|~:/";
+    let mut table = [NO_DIGIT | NO_TOKEN; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        if (byte as u8).is_ascii_alphabetic() {
+            table[byte] = NO_DIGIT;
+        } else if (byte as u8).is_ascii_digit() {
+            table[byte] = 0;
+        }
+        byte += 1;
+    }
+    let mut at = 0;
+    while at < in_token.len() {
+        table[in_token[at] as usize] = NO_DIGIT;
+        at += 1;
+    }
+    table
+};
+
+/// A word without parameters that is a number without sign and point, or a token: `bare` for the most
+/// of values. `odds`: what it holds.
+fn plain(word: &str, odds: u8) -> Option<Raw<'_>> {
+    let first = word.bytes().next()?;
+    if odds == 0 {
+        return Some(Raw::Number(word, ""));
+    }
+    let is_token = odds & NO_TOKEN == 0 && (first.is_ascii_alphabetic() || first == b'*');
+    is_token.then_some(Raw::Token(word, ""))
 }
 
 fn is_token(text: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~:/".contains(&byte);
-    text.bytes().all(plain)
+    text.bytes().all(|byte| ODDS[usize::from(byte)] & NO_TOKEN == 0)
 }
 
 fn is_word(text: &str) -> bool {
@@ -258,21 +331,18 @@ impl<'a> Iterator for Members<'a> {
         if text.is_empty() {
             return None;
         }
-        let space_from = |from: usize| {
-            let rest = &text.as_bytes()[from..];
-            from + rest.iter().position(u8::is_ascii_whitespace).unwrap_or(rest.len())
-        };
         if !text.starts_with('"') {
-            let end = quoted_parameter_end(text).unwrap_or_else(|| space_from(0));
+            let end = member_end(text, 0);
             self.rest = &text[end..];
             let word = &text[..end];
-            return Some(if word.contains(',') { Raw::Malformed } else { bare(word) });
+            let has_comma = word.bytes().any(|byte| byte == b',');
+            return Some(if has_comma { Raw::Malformed } else { bare(word) });
         }
         let Some((member, close)) = string(text, 0) else {
             self.rest = "";
             return Some(Raw::Malformed);
         };
-        let end = quoted_parameter_end(&text[close + 1..]).map_or_else(|| space_from(close + 1), |end| close + 1 + end);
+        let end = member_end(text, close + 1);
         self.rest = &text[end..];
         let parameters = &text[close + 1..end];
         if are_parameters(parameters) {
@@ -282,21 +352,40 @@ impl<'a> Iterator for Members<'a> {
     }
 }
 
-/// The end of a member whose parameter is a string, as `r` of `nor` is: the string may hold spaces.
-fn quoted_parameter_end(text: &str) -> Option<usize> {
-    let word_end = text.bytes().position(|byte| byte.is_ascii_whitespace()).unwrap_or(text.len());
-    memchr::memchr(b'"', &text.as_bytes()[..word_end])?;
-    let quote = text[..word_end].find("=\"")? + 1;
-    let (_, close) = string(text, quote)?;
-    Some(close + 1)
+/// The end of a member of which `from` on is not read: at the next space, or, where its parameter is a
+/// string, as `r` of `nor` is, behind that: the string may hold spaces.
+fn member_end(text: &str, from: usize) -> usize {
+    let (mut word_end, mut has_quote) = (text.len(), false);
+    for (at, byte) in text.bytes().enumerate().skip(from) {
+        if byte.is_ascii_whitespace() {
+            word_end = at;
+            break;
+        }
+        has_quote |= byte == b'"';
+    }
+    let quote = if has_quote { text[from..word_end].find("=\"") } else { None };
+    let close = quote.and_then(|quote| string(text, from + quote + 1));
+    close.map_or(word_end, |(_, close)| close + 1)
 }
 
 /// The names and values of `;a;r="0-99"`.
 pub(super) fn parameters(text: &str) -> impl Iterator<Item = (&str, &str)> {
-    text.split(';').skip(1).map(|parameter| {
-        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-        (name.trim_ascii(), value.trim_ascii().trim_matches('"'))
+    let mut rest = behind(text, b';').1;
+    std::iter::from_fn(move || {
+        let (parameter, others) = behind(rest?, b';');
+        rest = others;
+        let (name, value) = behind(parameter, b'=');
+        let value = value.unwrap_or_default();
+        Some((name.trim_ascii(), value.trim_ascii().trim_matches('"')))
     })
+}
+
+/// What stands before the first `mark`, and what behind it. Most texts here are empty or a few bytes.
+fn behind(text: &str, mark: u8) -> (&str, Option<&str>) {
+    match text.bytes().position(|byte| byte == mark) {
+        Some(place) => (&text[..place], Some(&text[place + 1..])),
+        None => (text, None),
+    }
 }
 
 #[cfg(test)]

@@ -160,8 +160,18 @@ impl Key {
         if name.len() > NAME_BYTES_MAX {
             return None;
         }
-        let index = PACKED.binary_search(&packed(name)).ok()?;
-        Some(RULES[index].key)
+        let number = packed(name);
+        let mut at = home(number);
+        loop {
+            let (known, index) = PLACES[at];
+            if known == number {
+                return RULES.get(usize::from(index)).map(|rule| rule.key);
+            }
+            if index == NO_KEY {
+                return None;
+            }
+            at = (at + 1) % PLACES_COUNT;
+        }
     }
 
     pub(super) fn is_draft(self) -> bool {
@@ -169,27 +179,43 @@ impl Key {
     }
 }
 
-/// The name as one number, so that a look-up compares numbers; the order is that of the names.
+/// The name, of at most eight bytes, as one number, so that a look-up compares numbers.
 const fn packed(name: &str) -> u64 {
     let bytes = name.as_bytes();
     let mut number = 0;
     let mut at = 0;
-    while at < NAME_BYTES_MAX {
-        let byte = if at < bytes.len() { bytes[at] } else { 0 };
-        number = number << 8 | byte as u64;
+    while at < bytes.len() {
+        number |= (bytes[at] as u64) << (u64::BITS - 8 * (at as u32 + 1));
         at += 1;
     }
     number
 }
 
-static PACKED: [u64; Key::COUNT] = {
-    let mut numbers = [0; Key::COUNT];
-    let mut at = 0;
-    while at < Key::COUNT {
-        numbers[at] = packed(RULES[at].name);
-        at += 1;
+/// Places of the look-up table: enough for nearly every name to stand where it is looked for first.
+const PLACES_COUNT: usize = 512;
+/// The index of an empty place.
+const NO_KEY: u8 = u8::MAX;
+
+/// Where a name is looked for first.
+const fn home(number: u64) -> usize {
+    // The golden ratio spreads numbers that differ in few bits; the upper nine bits are the place.
+    (number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (u64::BITS - PLACES_COUNT.ilog2())) as usize
+}
+
+/// Packed names and their places in `RULES`: each name at or after its home, with no gap between.
+static PLACES: [(u64, u8); PLACES_COUNT] = {
+    let mut places = [(0, NO_KEY); PLACES_COUNT];
+    let mut index = 0;
+    while index < RULES.len() {
+        let number = packed(RULES[index].name);
+        let mut at = home(number);
+        while places[at].1 != NO_KEY {
+            at = (at + 1) % PLACES_COUNT;
+        }
+        places[at] = (number, index as u8);
+        index += 1;
     }
-    numbers
+    places
 };
 
 pub(super) const EVENTS: &[&str] = &[

@@ -31,11 +31,11 @@ pub fn decode_request(set: &CmcdSet, at_ms: i64) -> PlayerEvent {
         event.kind = Some(EventKind::Response);
         event.url = Some(url.clone());
     }
-    filling.finish(event)
+    *filling.finish(event)
 }
 
 /// A request's set that came in a POST body: nobody says when it was made.
-pub(super) fn received(set: &CmcdSet, now_ms: i64) -> PlayerEvent {
+pub(super) fn received(set: &CmcdSet, now_ms: i64) -> Box<PlayerEvent> {
     let mut filling = Filling::new(set, None);
     let mut event = filling.fill(source(set));
     event.event_ts_ms = now_ms;

@@ -151,7 +151,8 @@ pub(super) fn set_of_line(line: &str) -> Result<CmcdSet, Reject> {
 ///
 /// A URL inside a record is none: a quote stands before it, or a pair with a reserved key.
 pub(super) fn query_of_line(line: &str) -> Option<(&str, &str)> {
-    let place = line.find("CMCD=")?;
+    let bytes = line.as_bytes();
+    let place = memchr::memchr_iter(b'C', bytes).find(|place| bytes[*place..].starts_with(b"CMCD="))?;
     let before = &line[..place];
     if before.contains('"') || !(before.is_empty() || before.ends_with(['?', '&'])) {
         return None;
@@ -179,8 +180,11 @@ fn offset_in(whole: &str, part: &str) -> usize {
 }
 
 fn found(text: &str, shard: Option<Shard>) -> Vec<Found<'_>> {
-    let mut pairs = Vec::with_capacity(PAIRS_USUAL);
-    pairs.extend(Pairs::of(text).map(|pair| Found::new(shard, pair)));
+    let commas = text.bytes().filter(|byte| *byte == b',').count();
+    let mut pairs = Vec::with_capacity((commas + 1).min(PAIRS_USUAL));
+    for pair in Pairs::of(text) {
+        pairs.push(Found::new(shard, pair));
+    }
     pairs
 }
 

@@ -1,0 +1,501 @@
+//! `playhead run`: follows the sources of the settings for as long as the process lives.
+//!
+//! Invariant: the batch in hand is carried to the end before the daemon stops, and acknowledged.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use tokio::sync::watch as signal;
+
+use super::check::{alert_files, check};
+use super::http_intake::HttpIntake;
+use super::identity::{log_complaints, rules_of_identity};
+use super::reader::{Order, Reader, Reading, Task};
+use super::sources::{self, Surroundings};
+use super::status::StatusServer;
+use super::{Checked, Parts};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::enrich::Enricher;
+use crate::ingest::Counts;
+use crate::ingest::intake::{Batch, Intake};
+use crate::lake::LakeError;
+use crate::lake::tables::fixed_tables;
+use crate::lake::upkeep::{Action, Upkeep};
+use crate::notify::Terminal;
+use crate::privacy::Privacy;
+use crate::source::SourceError;
+use crate::sql::SqlError;
+use crate::telemetry::chain;
+use crate::telemetry::health::HealthPart;
+use crate::telemetry::metrics::{Meters, Queue, UpkeepTask, UpkeepWork};
+use crate::watch::Watch;
+
+/// How often the network databases are looked at for a newer file.
+const DATABASE_CHECK_EVERY: Duration = Duration::from_secs(60);
+
+/// How often what only saves time at the next start is written.
+const CACHES_EVERY: Duration = Duration::from_secs(60);
+
+/// How often one step of upkeep is taken; what a step may move in a minute is a setting.
+const UPKEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// How often the alert folder is looked at for an edit.
+const ALERTS_CHECK_EVERY: Duration = Duration::from_secs(1);
+
+/// First pause after an epoch has failed; it doubles.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+/// Longest pause: an object store that is back is used within half a minute.
+const RETRY_LONGEST: Duration = Duration::from_secs(30);
+
+/// Follows the sources of the settings until `stop` is set; the epoch in hand is finished first.
+///
+/// A lake that cannot be written for a while ends nothing: everything is taken up again from where the
+/// tables stand, as after a crash, while the receiver goes on spooling.
+///
+/// # Errors
+/// As `ingest_once`; what a person has to mend before anything can go on.
+pub async fn follow(config: &Config, clock: Arc<dyn Clock>, mut stop: signal::Receiver<bool>) -> anyhow::Result<()> {
+    let mut checked = check(config).await?;
+    let mut house = House::build(config, &checked, clock, stop.clone()).await?;
+    let mut pause = RETRY_FIRST;
+    loop {
+        let began = Instant::now();
+        let error = match carry_on(config, &mut house, checked, &mut stop).await {
+            Ok(()) => return house.leave().await,
+            Err(error) => error,
+        };
+        if !house.has_been_ready || !passes_by_itself(&error) {
+            return Err(error);
+        }
+        if began.elapsed() > RETRY_LONGEST {
+            pause = RETRY_FIRST;
+        }
+        tracing::error!(
+            "{}; it is tried again in {pause:?}, from where the tables stand",
+            chain(error.as_ref())
+        );
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            _ = stop.changed() => return house.leave().await,
+        }
+        pause = (pause * 2).min(RETRY_LONGEST);
+        checked = check(config).await?;
+    }
+}
+
+/// True for what a disk, a network or an object store may take back by itself.
+fn passes_by_itself(error: &anyhow::Error) -> bool {
+    let of_lake = |error: &LakeError| !matches!(error, LakeError::InUse { .. } | LakeError::Newer { .. } | LakeError::Damaged { .. });
+    match (error.downcast_ref::<LakeError>(), error.downcast_ref::<SqlError>()) {
+        (Some(error), _) | (_, Some(SqlError::Lake(error))) => of_lake(error),
+        (_, Some(SqlError::Query(_))) => true,
+        _ => false,
+    }
+}
+
+/// Takes the lake up and carries epochs until `stop` is set.
+async fn carry_on(config: &Config, house: &mut House, checked: Checked, stop: &mut signal::Receiver<bool>) -> anyhow::Result<()> {
+    let mut following = Following::start(config, house, checked, stop.clone()).await?;
+    following.order().await?;
+    loop {
+        let began = Instant::now();
+        let busy = following.turn(*stop.borrow()).await?;
+        following.look_around(config).await?;
+        if following.is_order_under_way {
+            continue;
+        }
+        if *stop.borrow() {
+            break;
+        }
+        // Small epochs are held to the cadence.
+        let pause = match busy {
+            Busy::Some => config.ingest.commit_every.saturating_sub(began.elapsed()),
+            Busy::Nothing => config.ingest.poll_every,
+            Busy::Full => Duration::ZERO,
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            _ = stop.changed() => {}
+        }
+        following.order().await?;
+    }
+    following.finish().await
+}
+
+/// What outlives a lake that cannot be written: the addresses that are listened on, the spool, the
+/// network databases.
+struct House {
+    status: StatusServer,
+    http: Option<HttpIntake>,
+    enricher: Arc<Enricher>,
+    privacy: Arc<Privacy>,
+    clock: Arc<dyn Clock>,
+    alerts: AlertFolder,
+    /// The lake was taken up once: what fails from now on may pass by itself.
+    has_been_ready: bool,
+}
+
+impl House {
+    async fn build(config: &Config, checked: &Checked, clock: Arc<dyn Clock>, stop: signal::Receiver<bool>) -> anyhow::Result<House> {
+        let status = StatusServer::start(config, meters(config, checked), Arc::clone(&clock), stop).await?;
+        let (enricher, privacy) = rules_of_identity(config)?;
+        Ok(House {
+            status,
+            http: None,
+            enricher,
+            privacy,
+            clock,
+            alerts: AlertFolder::of(config),
+            has_been_ready: false,
+        })
+    }
+
+    /// Waits for the requests in hand to be answered.
+    async fn leave(self) -> anyhow::Result<()> {
+        if let Some(http) = self.http {
+            http.finish().await;
+        }
+        Ok(())
+    }
+}
+
+enum Busy {
+    /// More waits: the next batch can be carried at once.
+    Full,
+    Some,
+    Nothing,
+}
+
+/// The daemon between two turns of its loop.
+struct Following<'a> {
+    house: &'a mut House,
+    parts: Parts,
+    reader: Reader,
+    is_order_under_way: bool,
+    /// For the next order.
+    next: Order,
+    alerts_checked: Instant,
+    databases_checked: Instant,
+    caches_written: Instant,
+    upkeep: Option<Upkeep>,
+    upkeep_stepped: Instant,
+    /// What is wrong with the sources, as it was told last.
+    told: Vec<SourceError>,
+    source_names: Vec<String>,
+    batch_records: u64,
+}
+
+impl Following<'_> {
+    async fn start<'a>(
+        config: &Config,
+        house: &'a mut House,
+        checked: Checked,
+        stop: signal::Receiver<bool>,
+    ) -> anyhow::Result<Following<'a>> {
+        let clock = Arc::clone(&house.clock);
+        let parts = Parts::open(
+            config,
+            checked,
+            Arc::clone(&clock),
+            Arc::clone(&house.enricher),
+            Arc::clone(&house.privacy),
+            Terminal::Output,
+            Some(house.status.meters()),
+        )
+        .await?;
+        if !house.has_been_ready {
+            // Nothing is answered for before there is a lake to bring it to.
+            house.http = HttpIntake::start(config, &house.enricher, &house.privacy, &clock, &house.status, stop).await?;
+            house.has_been_ready = true;
+        }
+        let around = Surroundings {
+            spool: house.http.as_ref().map(HttpIntake::spool),
+            known: parts.ingest.known_objects(Arc::clone(&clock)),
+            lake_id: parts.lake_id.clone(),
+            clock: Arc::clone(&clock),
+        };
+        let followed = sources::followed(config, around).await?;
+        let source_names = followed.iter().map(|source| source.name().to_owned()).collect();
+        let limits = sources::batch_limits(config);
+        let intake = Intake::new(followed, limits, Arc::clone(&house.enricher), Arc::clone(&house.privacy), clock);
+        let watched = config.sources.iter().map(|source| format!("{} ({})", source.name, source.from));
+        let watched = watched.collect::<Vec<_>>().join(", ");
+        house.status.health().lock().well(&HealthPart::Start);
+        let upkeep = config.upkeep.enabled;
+        let upkeep = upkeep.then(|| Upkeep::new(Arc::clone(&parts.lake), config.upkeep.settings.clone()));
+        tracing::info!(
+            lake = parts.lake.name(),
+            watching = watched,
+            "playhead is running; stop it with Ctrl-C"
+        );
+        Ok(Following {
+            house,
+            parts,
+            reader: Reader::start(intake)?,
+            is_order_under_way: false,
+            next: Order::default(),
+            alerts_checked: Instant::now(),
+            databases_checked: Instant::now(),
+            caches_written: Instant::now(),
+            upkeep,
+            upkeep_stepped: Instant::now(),
+            told: Vec::new(),
+            source_names,
+            batch_records: config.ingest.batch_records,
+        })
+    }
+
+    async fn order(&mut self) -> anyhow::Result<()> {
+        let order = Order {
+            task: Task::LookAndRead,
+            ..std::mem::take(&mut self.next)
+        };
+        self.is_order_under_way = true;
+        self.reader.order(order).await
+    }
+
+    /// Tells the sources what is committed; returns the partitions that are not ours any more.
+    async fn acknowledge(&mut self, task: Task) -> anyhow::Result<Vec<Arc<str>>> {
+        let order = Order {
+            task,
+            committed: std::mem::take(&mut self.next.committed),
+            ..Order::default()
+        };
+        self.reader.order(order).await?;
+        Ok(self.reader.reading().await?.lost)
+    }
+
+    /// Takes what the reader has and carries it to the end.
+    async fn turn(&mut self, is_stopping: bool) -> anyhow::Result<Busy> {
+        let reading = self.reader.reading().await?;
+        self.is_order_under_way = false;
+        self.report_reading(&reading);
+        self.tell(reading.complaints);
+        // Right before the commit: what was lost since it was read is somebody else's to commit.
+        let lost = self.acknowledge(Task::Acknowledge).await?;
+        self.parts.ingest.release(&lost);
+        self.parts.ingest.release_idle(self.house.clock.now_ms());
+        let starts = self.parts.take_up(reading.new).await?;
+        let mut batch = reading.batch.unwrap_or_default();
+        batch.throw_away(&lost);
+        let more_waits = batch.is_full || !starts.is_empty();
+        self.next.starts.extend(starts);
+        if more_waits && !is_stopping {
+            // Read while this batch is committed.
+            self.order().await?;
+        }
+        if batch.positions.is_empty() {
+            // The watermark may have moved on: a partition that is silent no longer holds it.
+            let closed = self.parts.close_what_is_due().await;
+            self.note_outcome(closed)?;
+            return Ok(if more_waits { Busy::Full } else { Busy::Nothing });
+        }
+        let received = self.carry(batch, more_waits).await?;
+        Ok(match (received, more_waits) {
+            (_, true) => Busy::Full,
+            (0, false) => Busy::Nothing,
+            (_, false) => Busy::Some,
+        })
+    }
+
+    async fn carry(&mut self, batch: Batch, more_waits: bool) -> anyhow::Result<u64> {
+        let marks = batch
+            .positions
+            .iter()
+            .map(|position| (position.source, Arc::clone(&position.partition), position.mark()));
+        let marks: Vec<_> = marks.collect();
+        let began = Instant::now();
+        let carried = self.parts.carry(batch, more_waits).await;
+        let (epoch, windows) = self.note_outcome(carried)?;
+        let meters = self.house.status.meters();
+        meters.late_records(epoch.late);
+        let by_source = epoch.by_source.iter();
+        let by_source = by_source.map(|(source, counts)| (self.source_names[*source].as_str(), counts));
+        meters.epoch_committed(by_source, began.elapsed(), self.house.clock.now_ms());
+        let counts = epoch.counts;
+        self.next.committed.extend(marks);
+        if counts.received > 0 {
+            tracing::info!(
+                received = counts.received,
+                stored = counts.stored,
+                duplicates = counts.duplicates,
+                rejected = counts.rejected,
+                windows,
+                "epoch committed"
+            );
+        }
+        Ok(counts.received)
+    }
+
+    /// How the sources stand, and how full the queues before the loop are.
+    fn report_reading(&self, reading: &Reading) {
+        let meters = self.house.status.meters();
+        for (name, lag) in self.source_names.iter().zip(&reading.lags) {
+            meters.source_lag(name, lag);
+        }
+        let records = reading.batch.as_ref().map_or(0, |batch| match batch.is_full {
+            true => self.batch_records,
+            false => batch.positions.iter().map(|position| position.received).sum(),
+        });
+        meters.queue_fill(Queue::Reader, records.min(self.batch_records), self.batch_records);
+        let mut health = self.house.status.health().lock();
+        for name in &self.source_names {
+            let part = HealthPart::Source(Arc::from(name.as_str()));
+            match reading.complaints.iter().find(|complaint| complaint.source_name == *name) {
+                Some(complaint) => health.failing(part, &complaint.to_string(), self.house.clock.now_ms()),
+                None => health.well(&part),
+            }
+        }
+    }
+
+    /// An epoch came to its end, well or not. Gauges stand before the counters of the epoch are moved.
+    fn note_outcome<T>(&self, outcome: anyhow::Result<T>) -> anyhow::Result<T> {
+        self.parts.report(self.house.status.meters());
+        let mut health = self.house.status.health().lock();
+        match &outcome {
+            Ok(_) => {
+                health.well(&HealthPart::Epoch);
+                health.well(&HealthPart::Lake);
+            }
+            Err(error) => {
+                self.house.status.meters().epoch_failed();
+                let part = match error.downcast_ref::<LakeError>() {
+                    Some(_) => HealthPart::Lake,
+                    None => HealthPart::Epoch,
+                };
+                health.failing(part, &chain(error.as_ref()), self.house.clock.now_ms());
+            }
+        }
+        drop(health);
+        outcome
+    }
+
+    /// Tells what is wrong with the sources once, and again only when it changes.
+    fn tell(&mut self, complaints: Vec<SourceError>) {
+        for complaint in complaints.iter().filter(|complaint| !self.told.contains(complaint)) {
+            tracing::warn!("{complaint}");
+        }
+        self.told = complaints;
+    }
+
+    /// What is looked at now and then, whatever comes in.
+    async fn look_around(&mut self, config: &Config) -> anyhow::Result<()> {
+        if let Some(http) = &self.house.http {
+            http.report(self.house.status.meters());
+        }
+        if self.house.http.as_ref().is_some_and(HttpIntake::has_failed) {
+            let reason = "the disk failed while a record was written to the spool";
+            self.house
+                .status
+                .health()
+                .lock()
+                .broken(HealthPart::Spool, reason, self.house.clock.now_ms());
+            bail!("the disk failed while a record was written to the spool; check the disk of the data folder, then start playhead again");
+        }
+        if self.caches_written.elapsed() >= CACHES_EVERY {
+            self.caches_written = Instant::now();
+            self.parts.ingest.save_caches().await;
+        }
+        if self.upkeep_stepped.elapsed() >= UPKEEP_EVERY {
+            self.upkeep_stepped = Instant::now();
+            self.keep_up().await;
+        }
+        if self.alerts_checked.elapsed() >= ALERTS_CHECK_EVERY {
+            self.alerts_checked = Instant::now();
+            self.house.alerts.take_up_edits(config, &mut self.parts.watch).await;
+        }
+        if self.databases_checked.elapsed() >= DATABASE_CHECK_EVERY {
+            self.databases_checked = Instant::now();
+            log_complaints(&self.house.enricher.reload_changed());
+        }
+        Ok(())
+    }
+
+    /// One bounded step of upkeep. What it could not do is tried again: the next step goes on elsewhere.
+    async fn keep_up(&mut self) {
+        let Some(upkeep) = &mut self.upkeep else { return };
+        let began = Instant::now();
+        match upkeep.step(self.house.clock.now_ms()).await {
+            Ok(report) => report.actions.iter().for_each(|action| {
+                let (task, work) = metered(action, report.io_bytes);
+                self.house.status.meters().upkeep_done(task, work, began.elapsed());
+            }),
+            Err(error) => {
+                self.house.status.meters().upkeep_failed(UpkeepTask::Compact);
+                tracing::warn!("upkeep: {}; it is tried again", chain(&error));
+            }
+        }
+    }
+
+    /// Acknowledges what was committed last and gives the lake back.
+    async fn finish(mut self) -> anyhow::Result<()> {
+        self.acknowledge(Task::Stop).await?;
+        self.parts.ingest.save_caches().await;
+        self.parts.lake.give_back().await;
+        let totals: Counts = self.parts.ingest.totals();
+        tracing::info!(
+            received = totals.received,
+            stored = totals.stored,
+            duplicates = totals.duplicates,
+            rejected = totals.rejected,
+            "stopped in order"
+        );
+        Ok(())
+    }
+}
+
+/// What a step of upkeep did, as metrics count it.
+fn metered(action: &Action, io_bytes: u64) -> (UpkeepTask, UpkeepWork) {
+    let work = |files: usize| UpkeepWork {
+        files_removed: files as u64,
+        bytes_written: io_bytes,
+    };
+    match action {
+        Action::Compact { files, .. } => (UpkeepTask::Compact, work(*files)),
+        Action::Postpone { .. } => (UpkeepTask::Compact, work(0)),
+        Action::Checkpoint { .. } => (UpkeepTask::Log, work(0)),
+        Action::CleanLog { files, .. } => (UpkeepTask::Log, work(*files)),
+        Action::Drop { files, .. } => (UpkeepTask::Retention, work(*files)),
+        Action::Vacuum { files, .. } => (UpkeepTask::Vacuum, work(*files)),
+    }
+}
+
+/// The metrics of this daemon: their labels are the names that the settings and the pipelines have.
+fn meters(config: &Config, checked: &Checked) -> Meters {
+    let mut tables: Vec<String> = fixed_tables().into_iter().map(|spec| spec.name).collect();
+    tables.extend(checked.pipelines.iter().map(|pipeline| pipeline.table()));
+    Meters::new(sources::names(config), tables.iter().map(String::as_str))
+}
+
+/// The alert files as they were last looked at.
+struct AlertFolder {
+    files: Option<Vec<(String, String)>>,
+}
+
+impl AlertFolder {
+    fn of(config: &Config) -> AlertFolder {
+        AlertFolder {
+            files: alert_files(config).ok(),
+        }
+    }
+
+    /// An edit takes effect as a whole: all files are right, or the rules in force stay.
+    async fn take_up_edits(&mut self, config: &Config, watch: &mut Watch) {
+        let files = alert_files(config).ok();
+        if files == self.files {
+            return;
+        }
+        self.files = files;
+        match check(config).await.map(|checked| checked.rules) {
+            Ok(rules) => {
+                tracing::info!(rules = rules.rules.len(), hash = rules.hash, "alert rules taken up");
+                watch.replace_rules(rules);
+            }
+            Err(complaints) => {
+                tracing::error!("the alert files were changed and are not right; the rules before stay in force:\n{complaints}")
+            }
+        }
+    }
+}

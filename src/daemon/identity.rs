@@ -1,0 +1,102 @@
+//! What the rules of identity need: network databases and the key of the pseudonyms.
+//!
+//! Part of starting up. A database that cannot be read stops nothing; a key that cannot be read does,
+//! for new pseudonyms would no longer match the old ones.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+
+use crate::config::{Config, Identity, PrivacyKey};
+use crate::enrich::Enricher;
+use crate::enrich::network::{NetworkComplaint, NetworkDatabases};
+use crate::privacy::{IdentityPolicy, Privacy};
+
+fn database_paths(config: &Config) -> NetworkDatabases {
+    NetworkDatabases {
+        city: config.network.city.clone(),
+        asn: config.network.asn.clone(),
+        isp: config.network.isp.clone(),
+    }
+}
+
+/// What is wrong with the network databases. They stop nothing: look-ups go without.
+pub fn database_complaints(config: &Config) -> Vec<String> {
+    Enricher::load(&database_paths(config)).1.iter().map(ToString::to_string).collect()
+}
+
+pub(super) fn rules_of_identity(config: &Config) -> anyhow::Result<(Arc<Enricher>, Arc<Privacy>)> {
+    let paths = database_paths(config);
+    if paths.city.is_none() && paths.asn.is_none() && paths.isp.is_none() {
+        tracing::warn!(
+            "no network database is set: country and ISP stay empty unless the sender gives them; set network.city and network.asn (MaxMind files)"
+        );
+    }
+    let (enricher, complaints) = Enricher::load(&paths);
+    log_complaints(&complaints);
+    let policy = match config.privacy.identity {
+        Identity::Pseudonym => IdentityPolicy::Pseudonym,
+        Identity::Keep => IdentityPolicy::Keep,
+    };
+    let key = match &config.privacy.key {
+        PrivacyKey::Given(key) => *key,
+        PrivacyKey::File(path) => key_file(path)?,
+    };
+    Ok((Arc::new(enricher), Arc::new(Privacy::new(policy, key))))
+}
+
+pub(super) fn log_complaints(complaints: &[NetworkComplaint]) {
+    for complaint in complaints {
+        tracing::warn!("{complaint}");
+    }
+}
+
+/// The key of pseudonyms: read, or made at first start, readable by its owner alone.
+fn key_file(path: &Path) -> anyhow::Result<[u8; 32]> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => parse_key(text.trim()).with_context(|| {
+            format!(
+                "{} does not hold a key of 64 hex digits; restore it from a copy, or remove it to start with new pseudonyms",
+                path.display()
+            )
+        }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => make_key(path),
+        Err(error) => bail!(
+            "cannot read the key file {}: {error}; check its owner and permissions",
+            path.display()
+        ),
+    }
+}
+
+fn parse_key(hex: &str) -> Option<[u8; 32]> {
+    if hex.len() != 64 || !hex.is_ascii() {
+        return None;
+    }
+    let mut key = [0u8; 32];
+    for (byte, digits) in key.iter_mut().zip(hex.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    Some(key)
+}
+
+fn make_key(path: &Path) -> anyhow::Result<[u8; 32]> {
+    use std::io::Write;
+    let mut key = [0u8; 32];
+    getrandom::fill(&mut key).map_err(|error| anyhow::anyhow!("the system gives no random bytes: {error}"))?;
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    }
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options
+        .open(path)
+        .with_context(|| format!("cannot create the key file {}", path.display()))?;
+    let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+    writeln!(file, "{hex}").with_context(|| format!("cannot write the key file {}", path.display()))?;
+    file.sync_all()
+        .with_context(|| format!("cannot write the key file {}", path.display()))?;
+    Ok(key)
+}
