@@ -101,7 +101,10 @@ async fn carry_on(config: &Config, house: &mut House, checked: Checked, stop: &m
     following.order().await?;
     loop {
         let began = Instant::now();
-        let busy = following.turn(*stop.borrow()).await?;
+        // Apart from the call: held while it runs, the borrow would block whoever gives the signal, and
+        // with it a thread of the runtime.
+        let is_stopping = *stop.borrow();
+        let busy = following.turn(is_stopping).await?;
         following.look_around(config).await?;
         if following.is_order_under_way {
             continue;

@@ -64,7 +64,7 @@ impl Lease {
         let path = Path::from(name);
         let mine = Written {
             holder: drawn()?,
-            host: std::env::var("HOSTNAME").unwrap_or_default(),
+            host: host_name(),
             pid: std::process::id(),
             renewed_at_ms: clock.now_ms(),
         };
@@ -113,6 +113,12 @@ impl Drop for Lease {
             renewing.abort();
         }
     }
+}
+
+/// For people; a machine that does not tell its name has none.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_string()
 }
 
 fn drawn() -> Result<String, LeaseError> {

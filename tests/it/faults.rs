@@ -223,6 +223,25 @@ fn a_request_to_stop_in_the_middle_of_work_is_met_in_time_and_loses_nothing() {
     assert!(daemon.stop().success());
 }
 
+#[test]
+fn after_a_kill_with_everything_committed_the_next_daemon_goes_on_closing_windows() {
+    let bench = Bench::new();
+    let audience = Audience::simulated(40, 8);
+    let mut daemon = Daemon::start(&bench, SETTINGS);
+    let address = daemon.address();
+    assert_eq!(post_all(address, audience.share(0, 2)), audience.first(1, 2));
+    wait_for(&mut daemon, &bench, audience.first(1, 2));
+    daemon.kill();
+
+    // The spool's segment has been committed whole: there is nothing to read in it, and it is removed.
+    let mut daemon = Daemon::start(&bench, SETTINGS);
+    let address = daemon.address();
+    let second = audience.share(1, 2);
+    assert_eq!(post_all(address, second), second.len());
+    audience.wait_until_equal(&mut daemon, &bench);
+    assert!(daemon.stop().success());
+}
+
 // ---- requests ----
 
 /// Posts lines in their order until one request is not answered with success; how many were.

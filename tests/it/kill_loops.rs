@@ -35,8 +35,8 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 /// Enough events for every kill, and a minute that closes for most of them.
 fn audience(kills: Kills) -> Audience {
-    let rounds = u32::try_from(kills.most() + 1).expect("a few hundred");
-    Audience::simulated_over(rounds.max(20) * 2, rounds.max(10) * 5, 11)
+    let shares = u32::try_from(kills.shares()).expect("a few hundred");
+    Audience::simulated_over(shares.max(20) * 2, shares.max(10) * 5, 11)
 }
 
 #[test]

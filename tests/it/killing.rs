@@ -77,8 +77,13 @@ impl Kills {
     }
 
     /// Some kills miss; after so many the tally has to do.
-    pub fn most(&self) -> usize {
+    fn most(&self) -> usize {
         self.count + self.count / 2 + 2
+    }
+
+    /// Parts of the input: one for each kill, for a few that miss, and one for the daemon that is left.
+    pub fn shares(&self) -> usize {
+        self.count + self.count / 10 + 3
     }
 }
 
@@ -135,7 +140,7 @@ pub fn kill_while_fed(bench: &Bench, kills: Kills, start: &dyn Fn(&Bench, &Path)
     let mut start_up = None;
     let mut rounds = 0;
     while let Some(aim) = next_aim(&tally, kills, rounds) {
-        feeder.give(rounds + 1, kills.most() + 1);
+        feeder.give((rounds + 1).min(kills.shares() - 1), kills.shares());
         rounds += 1;
         let life = Life::begin(bench);
         let mut daemon = start(bench, &bench.lake());
