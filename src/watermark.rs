@@ -105,8 +105,11 @@ impl Watermarks {
     /// Releases live partitions that have been silent for `IDLE_RELEASE_MS`. They come back with
     /// their next event.
     pub fn release_idle(&mut self, now_ms: i64) {
-        self.alive
-            .retain(|_, progress| progress.expected || now_ms.saturating_sub(progress.observed_at_ms) < IDLE_RELEASE_MS);
+        self.alive.retain(|_, progress| {
+            // A clock that was set back must not count as silence that has yet to begin.
+            progress.observed_at_ms = progress.observed_at_ms.min(now_ms);
+            progress.expected || now_ms.saturating_sub(progress.observed_at_ms) < IDLE_RELEASE_MS
+        });
         self.settle();
     }
 

@@ -364,10 +364,8 @@ impl Following<'_> {
             }
             Err(error) => {
                 self.house.status.meters().epoch_failed();
-                let part = match error.downcast_ref::<LakeError>() {
-                    Some(_) => HealthPart::Lake,
-                    None => HealthPart::Epoch,
-                };
+                let is_of_lake = error.is::<LakeError>() || matches!(error.downcast_ref::<SqlError>(), Some(SqlError::Lake(_)));
+                let part = if is_of_lake { HealthPart::Lake } else { HealthPart::Epoch };
                 health.failing(part, &chain(error.as_ref()), self.house.clock.now_ms());
             }
         }

@@ -24,6 +24,8 @@ pub struct FolderSource {
     started: u64,
     is_stopped: bool,
     committed: HashMap<Arc<str>, i64>,
+    /// Swept before anything of them was read in this run: nobody waits for them any more.
+    swept: Vec<Arc<str>>,
     paths: HashMap<Arc<str>, PathBuf>,
 }
 
@@ -37,6 +39,7 @@ impl FolderSource {
             started: 0,
             is_stopped: false,
             committed: HashMap::new(),
+            swept: Vec::new(),
             paths: HashMap::new(),
         }
     }
@@ -72,6 +75,7 @@ impl FolderSource {
                     self.files.forget(&segment.path);
                     self.paths.remove(&partition);
                     self.committed.remove(&partition);
+                    self.swept.push(partition);
                 }
                 Ok(false) => {}
                 Err(error) => tracing::warn!("{error}"),
@@ -128,7 +132,7 @@ impl Source for FolderSource {
     }
 
     fn take_lost(&mut self) -> Vec<Arc<str>> {
-        Vec::new()
+        std::mem::take(&mut self.swept)
     }
 
     fn advance(&mut self, partition: &str, read_to_ms: i64) {
