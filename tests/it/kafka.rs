@@ -127,10 +127,7 @@ fn a_topic_gives_the_tables_that_a_file_gives_and_the_tools_see_where_the_group_
     send(&broker, TOPIC, &audience.lines[half..], PARTITIONS);
     wait_until_equal(&mut daemon, &bench, &audience);
     assert!(daemon.stop().success());
-    let group = broker.kafka_tool(
-        "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
-        &["--describe", "--group", "g", "--offsets"],
-    );
+    let group = broker.kafka_tool("consumer.group.ConsumerGroupCommand", &["--describe", "--group", "g", "--offsets"]);
     let lags: Vec<&str> = group
         .lines()
         .filter(|line| line.contains(TOPIC))
