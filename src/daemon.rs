@@ -15,6 +15,7 @@ mod once;
 mod reader;
 mod sources;
 mod status;
+mod troubles;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -51,8 +51,6 @@ const DAY_MS: i64 = 86_400_000;
 const STILL_ALIVE_MS: i64 = 40 * 60_000;
 /// Past any event time that the decoders let through, and safe to turn into microseconds.
 const END_OF_TIME_MS: i64 = i64::MAX / 1000;
-/// How far back the newest note is searched: every ingest commit leaves one, so a few suffice.
-const NOTES_SEARCHED: i64 = 64;
 /// Session keys asked of the lake in one query, to bound the length of its condition.
 const KEYS_PER_QUERY: usize = 5_000;
 
@@ -361,7 +359,7 @@ impl Ingest {
         self.lake
             .commit(SILVER_PLAYER, silver, self.silver_commit(BRONZE_PLAYER, version))
             .await?;
-        self.load_missing(&events, &[]).await?;
+        self.load_missing(&events).await?;
         let changes = self.sessions.apply(events, self.watermark_ms());
         self.commit_facts(changes, version).await?;
         (self.is_whole, self.bronze_version) = (was_whole, Some(version));
@@ -475,9 +473,8 @@ impl Ingest {
         self.lake.prepare_edit(table, range, &is_victim, vec![added]).await
     }
 
-    /// Brings into memory what the lake knows of the sessions that these events may continue. `unwritten`:
-    /// later ones that silver has, and whose facts are still to be written.
-    async fn load_missing(&mut self, events: &[KeyedEvent], unwritten: &[KeyedEvent]) -> Result<(), LakeError> {
+    /// Brings into memory what the lake knows of the sessions that these events may continue.
+    async fn load_missing(&mut self, events: &[KeyedEvent]) -> Result<(), LakeError> {
         let missing: HashSet<String> = self.sessions.missing(events).into_iter().collect();
         if missing.is_empty() {
             return Ok(());
@@ -492,7 +489,7 @@ impl Ingest {
             from_ms: first_ms - DAY_MS,
             to_ms: END_OF_TIME_MS,
         };
-        let new: HashSet<u64> = events.iter().chain(unwritten).map(|event| event.event.event_id).collect();
+        let new: HashSet<u64> = events.iter().map(|event| event.event.event_id).collect();
         self.load_keys(missing.into_iter().collect(), range, &new).await
     }
 
@@ -548,7 +545,7 @@ impl Ingest {
     async fn recover(&mut self, now_ms: i64) -> Result<(), LakeError> {
         let mut newest_ms = None;
         for table in [BRONZE_PLAYER, BRONZE_CDN] {
-            if let Some(note) = self.lake.newest_note(table, "totals", NOTES_SEARCHED).await? {
+            if let Some(note) = self.lake.newest_note(table, "totals").await? {
                 self.totals.insert(table, Counts::from_json(&note["totals"]));
                 self.watermark_floor_ms = self.watermark_floor_ms.max(note["watermark_ms"].as_i64());
                 newest_ms = newest_ms.max(note["newest_ms"].as_i64());
@@ -647,16 +644,8 @@ impl Ingest {
             return Ok(());
         }
         let keys: Vec<String> = keys.into_iter().collect();
-        // Two days before the watermark hold every session that can still go on; a key that is written
-        // anew may have older ones.
-        let range = if is_half_done {
-            TimeRange::ALL
-        } else {
-            TimeRange {
-                from_ms: as_of_ms - 2 * DAY_MS,
-                to_ms: END_OF_TIME_MS,
-            }
-        };
+        // A key that is written anew may have older sessions than those that can still go on.
+        let range = if is_half_done { TimeRange::ALL } else { still_going_on(as_of_ms) };
         self.load_keys(keys.clone(), range, &HashSet::new()).await?;
         if !is_half_done {
             return Ok(());
@@ -668,8 +657,16 @@ impl Ingest {
 
     /// The watermark at which a table of facts was last written.
     async fn facts_as_of_ms(&self, table: &str) -> Result<Option<i64>, LakeError> {
-        let note = self.lake.newest_note(table, "watermark_ms", NOTES_SEARCHED).await?;
+        let note = self.lake.newest_note(table, "watermark_ms").await?;
         Ok(note.and_then(|note| note["watermark_ms"].as_i64()))
+    }
+}
+
+/// Two days before the watermark hold every session that can still go on.
+fn still_going_on(as_of_ms: i64) -> TimeRange {
+    TimeRange {
+        from_ms: as_of_ms - 2 * DAY_MS,
+        to_ms: END_OF_TIME_MS,
     }
 }
 

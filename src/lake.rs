@@ -37,6 +37,9 @@ use turns::Turns;
 
 /// Version of the layout of the lake. A lake with a higher one was written by a newer Playhead.
 pub const LAKE_FORMAT: u32 = 1;
+/// How far back the newest note is searched: every commit of ours leaves one, a few of delta-rs' own
+/// carry none.
+const NOTES_SEARCHED: i64 = 64;
 const FORMAT_PROPERTY: &str = "playhead.format";
 
 /// What can go wrong with the lake.
@@ -403,11 +406,16 @@ impl Lake {
         Ok(Some(entries))
     }
 
-    /// The newest note that has `key`, searched backwards over at most `limit` commits.
-    pub async fn newest_note(&self, name: &str, key: &str, limit: i64) -> Result<Option<Value>, LakeError> {
+    /// The newest note that has `key`, searched backwards over `NOTES_SEARCHED` commits.
+    pub async fn newest_note(&self, name: &str, key: &str) -> Result<Option<Value>, LakeError> {
+        self.newest_note_that(name, |note| !note[key].is_null()).await
+    }
+
+    /// The newest note that is as wanted, searched as far.
+    async fn newest_note_that(&self, name: &str, is_wanted: impl Fn(&Value) -> bool) -> Result<Option<Value>, LakeError> {
         let open = self.get(name).await?;
         let newest = self.version(name).await?;
-        for version in ((newest - limit).max(0)..=newest).rev() {
+        for version in ((newest - NOTES_SEARCHED).max(0)..=newest).rev() {
             let bytes = open
                 .table
                 .log_store()
@@ -416,7 +424,7 @@ impl Lake {
                 .map_err(table_error("read the log of", name))?;
             let Some(bytes) = bytes else { return Ok(None) };
             let note = log_entry(name, version, &bytes)?.note;
-            if !note[key].is_null() {
+            if is_wanted(&note) {
                 return Ok(Some(note));
             }
         }

@@ -14,6 +14,7 @@ use super::identity::{log_complaints, rules_of_identity};
 use super::reader::{Order, Reader, Reading, Task};
 use super::sources::{self, Surroundings};
 use super::status::StatusServer;
+use super::troubles::Troubles;
 use super::{Checked, Parts};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -80,6 +81,7 @@ pub async fn follow(config: &Config, clock: Arc<dyn Clock>, mut stop: signal::Re
             () = tokio::time::sleep(pause) => {}
             _ = stop.changed() => return house.leave().await,
         }
+        house.look_at_spool()?;
         pause = (pause * 2).min(RETRY_LONGEST);
         checked = check(config).await?;
     }
@@ -155,6 +157,27 @@ impl House {
         })
     }
 
+    /// Whether what is posted can be kept.
+    ///
+    /// # Errors
+    /// Only a restart can tell what the disk holds.
+    fn look_at_spool(&self) -> anyhow::Result<()> {
+        let Some(http) = &self.http else { return Ok(()) };
+        http.report(self.status.meters());
+        let now_ms = self.clock.now_ms();
+        let mut health = self.status.health().lock();
+        if http.has_failed() {
+            let reason = "the disk failed while a record was written to the spool";
+            health.broken(HealthPart::Spool, reason, now_ms);
+            bail!("{reason}; check the disk of the data folder, then start playhead again");
+        }
+        match http.refuses() {
+            Some(reason) => health.failing(HealthPart::Spool, &reason, now_ms),
+            None => health.well(&HealthPart::Spool),
+        }
+        Ok(())
+    }
+
     /// Waits for the requests in hand to be answered.
     async fn leave(self) -> anyhow::Result<()> {
         if let Some(http) = self.http {
@@ -184,8 +207,7 @@ struct Following<'a> {
     caches_written: Instant,
     upkeep: Option<Upkeep>,
     upkeep_stepped: Instant,
-    /// What is wrong with the sources, as it was told last.
-    told: Vec<SourceError>,
+    troubles: Troubles,
     source_names: Vec<String>,
     batch_records: u64,
 }
@@ -244,7 +266,7 @@ impl Following<'_> {
             caches_written: Instant::now(),
             upkeep,
             upkeep_stepped: Instant::now(),
-            told: Vec::new(),
+            troubles: Troubles::default(),
             source_names,
             batch_records: config.ingest.batch_records,
         })
@@ -275,7 +297,7 @@ impl Following<'_> {
         let reading = self.reader.reading().await?;
         self.is_order_under_way = false;
         self.report_reading(&reading);
-        self.tell(reading.complaints);
+        self.hear(reading.complaints, reading.batch.as_ref());
         // Right before the commit: what was lost since it was read is somebody else's to commit.
         let lost = self.acknowledge(Task::Acknowledge).await?;
         self.parts.ingest.release(&lost);
@@ -343,14 +365,6 @@ impl Following<'_> {
             false => batch.positions.iter().map(|position| position.received).sum(),
         });
         meters.queue_fill(Queue::Reader, records.min(self.batch_records), self.batch_records);
-        let mut health = self.house.status.health().lock();
-        for name in &self.source_names {
-            let part = HealthPart::Source(Arc::from(name.as_str()));
-            match reading.complaints.iter().find(|complaint| complaint.source_name == *name) {
-                Some(complaint) => health.failing(part, &complaint.to_string(), self.house.clock.now_ms()),
-                None => health.well(&part),
-            }
-        }
     }
 
     /// An epoch came to its end, well or not. Gauges stand before the counters of the epoch are moved.
@@ -373,28 +387,28 @@ impl Following<'_> {
         outcome
     }
 
-    /// Tells what is wrong with the sources once, and again only when it changes.
-    fn tell(&mut self, complaints: Vec<SourceError>) {
-        for complaint in complaints.iter().filter(|complaint| !self.told.contains(complaint)) {
+    /// What is wrong with the sources, for the log and for health.
+    fn hear(&mut self, complaints: Vec<SourceError>, batch: Option<&Batch>) {
+        let positions = || batch.into_iter().flat_map(|batch| &batch.positions);
+        let names = &self.source_names;
+        let gave_records = |name: &str| positions().any(|position| position.received > 0 && names[position.source] == name);
+        let now_ms = self.house.clock.now_ms();
+        for complaint in self.troubles.hear(complaints, gave_records, now_ms) {
             tracing::warn!("{complaint}");
         }
-        self.told = complaints;
+        let mut health = self.house.status.health().lock();
+        for name in &self.source_names {
+            let part = HealthPart::Source(Arc::from(name.as_str()));
+            match self.troubles.of(name) {
+                Some(complaint) => health.failing(part, &complaint.to_string(), now_ms),
+                None => health.well(&part),
+            }
+        }
     }
 
     /// What is looked at now and then, whatever comes in.
     async fn look_around(&mut self, config: &Config) -> anyhow::Result<()> {
-        if let Some(http) = &self.house.http {
-            http.report(self.house.status.meters());
-        }
-        if self.house.http.as_ref().is_some_and(HttpIntake::has_failed) {
-            let reason = "the disk failed while a record was written to the spool";
-            self.house
-                .status
-                .health()
-                .lock()
-                .broken(HealthPart::Spool, reason, self.house.clock.now_ms());
-            bail!("the disk failed while a record was written to the spool; check the disk of the data folder, then start playhead again");
-        }
+        self.house.look_at_spool()?;
         if self.caches_written.elapsed() >= CACHES_EVERY {
             self.caches_written = Instant::now();
             self.parts.ingest.save_caches().await;

@@ -94,6 +94,11 @@ impl HttpIntake {
         self.spool.has_failed()
     }
 
+    /// Why events are refused and their senders told to come again; `None`: they are taken.
+    pub fn refuses(&self) -> Option<String> {
+        self.spool.refuses()
+    }
+
     /// Tells how full the bounded queues are.
     pub fn report(&self, meters: &Meters) {
         meters.spool(self.spool.bytes(), self.spool_bytes_max);

@@ -58,7 +58,8 @@ pub struct Reading {
 
 /// The thread with its two channels.
 pub struct Reader {
-    orders: mpsc::Sender<Order>,
+    /// `None` only while the reader is being dropped.
+    orders: Option<mpsc::Sender<Order>>,
     readings: mpsc::Receiver<Reading>,
     thread: Option<JoinHandle<()>>,
 }
@@ -76,7 +77,7 @@ impl Reader {
             }
         })?;
         Ok(Reader {
-            orders,
+            orders: Some(orders),
             readings,
             thread: Some(thread),
         })
@@ -87,9 +88,9 @@ impl Reader {
     /// # Errors
     /// The thread has stopped with a bug.
     pub async fn order(&self, order: Order) -> anyhow::Result<()> {
-        match self.orders.send(order).await {
-            Ok(()) => Ok(()),
-            Err(_) => bail!(STOPPED),
+        match &self.orders {
+            Some(orders) if orders.send(order).await.is_ok() => Ok(()),
+            _ => bail!(STOPPED),
         }
     }
 
@@ -108,8 +109,7 @@ impl Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         // Its channels close first, so that it finds out.
-        let (orders, _) = mpsc::channel(UNDER_WAY);
-        self.orders = orders;
+        self.orders = None;
         self.readings.close();
         if let Some(thread) = self.thread.take() {
             // A panic has been printed by the thread itself.

@@ -34,8 +34,6 @@ const HORIZON: Duration = Duration::from_hours(7 * 24);
 const OBJECTS_MAX: usize = 1_000_000;
 /// Name of the ledger's file in the daemon's folder.
 const LEDGER_FILE: &str = "objects.ledger";
-/// How far back a table's newest note is searched.
-const NOTES_SEARCHED: i64 = 64;
 const BRONZE: [&str; 2] = [BRONZE_PLAYER, BRONZE_CDN];
 
 /// The positions of all partitions.
@@ -62,7 +60,7 @@ impl Positions {
             file: folder.join(LEDGER_FILE),
         };
         for table in BRONZE {
-            if let Some(note) = lake.newest_note(table, "tokens", NOTES_SEARCHED).await? {
+            if let Some(note) = lake.newest_note(table, "tokens").await? {
                 positions.take_tokens(&note["tokens"]);
             }
         }
@@ -74,7 +72,7 @@ impl Positions {
             }
         }
         for table in [SILVER_REJECTS, SILVER_DUPLICATES] {
-            let note = lake.newest_note(table, "objects", NOTES_SEARCHED).await?;
+            let note = lake.newest_note(table, "objects").await?;
             for (partition, object) in note.iter().flat_map(|note| note["objects"].as_object()).flatten() {
                 if let Some(offset) = object[0].as_i64() {
                     positions.ahead.insert((table, Arc::from(partition.as_str())), offset);

@@ -8,7 +8,7 @@
 //! it stands: the start is then as it would be without.
 //! Invariant: a file is there whole or not at all, and it is durable before an older one goes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -16,9 +16,10 @@ use std::path::{Path, PathBuf};
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use serde::{Deserialize, Serialize};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::{Ingest, history};
+use super::{Ingest, history, still_going_on};
 use crate::lake::tables::{BRONZE_PLAYER, SILVER_INTERVALS, SILVER_PLAYER, SILVER_SESSIONS};
 use crate::lake::{Lake, LakeError, LogEntry};
 use crate::session::{KeyedEvent, Restored, SessionSettings, Sessions, SnapshotError};
@@ -165,7 +166,7 @@ impl Ingest {
             silver_version: self.lake.version(SILVER_PLAYER).await?,
             facts_as_of_ms,
         };
-        match save(&self.snapshots, &self.sessions, &covered) {
+        match beside_the_runtime(|| save(&self.snapshots, &self.sessions, &covered)) {
             Ok(()) => self.snapshot_at = Some(stands_at),
             Err(error) => tracing::warn!(
                 "{}: {}; the next start takes longer",
@@ -182,7 +183,7 @@ impl Ingest {
     /// # Errors
     /// A table cannot be read or written.
     pub(super) async fn resume(&mut self, as_of_ms: i64) -> Result<bool, LakeError> {
-        let Some(loaded) = load(&self.snapshots, SessionSettings::default(), self.shards) else {
+        let Some(loaded) = beside_the_runtime(|| load(&self.snapshots, SessionSettings::default(), self.shards)) else {
             return Ok(false);
         };
         let Some(plan) = self.plan(loaded, as_of_ms).await? else {
@@ -239,27 +240,41 @@ impl Ingest {
         } = plan;
         self.sessions = loaded.sessions;
         self.bronze_version = Some(loaded.covered.bronze_version);
+        let mut outdated = BTreeSet::new();
         for commit in written {
             let Some(events) = events_of(&self.lake, &commit).await else {
                 self.bronze_version = None;
                 return Ok(false);
             };
             // What they change stands in the tables already.
-            let later = unwritten.as_ref().map_or(&[][..], |(_, events)| events);
-            self.load_missing(&events, later).await?;
-            self.sessions.catch_up(events, commit.watermark_ms);
+            self.sessions.catch_up(events, commit.watermark_ms, &mut outdated);
             self.bronze_version = Some(commit.bronze_version);
         }
-        self.sessions.catch_up(Vec::new(), Some(as_of_ms));
+        self.sessions.catch_up(Vec::new(), Some(as_of_ms), &mut outdated);
+        if !outdated.is_empty() {
+            let unwritten = unwritten.iter().flat_map(|(_, events)| events);
+            let unwritten = unwritten.map(|event| event.event.event_id).collect();
+            self.sessions.restore_watermark(as_of_ms);
+            self.load_keys(outdated.into_iter().collect(), still_going_on(as_of_ms), &unwritten)
+                .await?;
+        }
         // The notes of what is written from here on must not fall behind the rows.
         self.watermark_floor_ms = self.watermark_floor_ms.max(self.sessions.watermark_ms());
         if let Some((version, events)) = unwritten {
-            self.load_missing(&events, &[]).await?;
+            self.load_missing(&events).await?;
             let changes = self.sessions.apply(events, self.watermark_ms());
             self.commit_facts(changes, version).await?;
             self.bronze_version = Some(version);
         }
         Ok(true)
+    }
+}
+
+/// A million sessions take seconds: requests and pages are answered meanwhile by other threads.
+fn beside_the_runtime<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
     }
 }
 

@@ -91,12 +91,16 @@ impl Rig {
         }
     }
 
-    pub fn deliver(&mut self, batch: Vec<KeyedEvent>, watermark_ms: Option<i64>) -> FactChanges {
-        for key in self.sessions.missing(&batch) {
+    pub fn load_missing(&mut self, batch: &[KeyedEvent]) {
+        for key in self.sessions.missing(batch) {
             let of_key = batch.iter().filter(|keyed| keyed.session_key == key);
             let oldest_ms = of_key.map(|keyed| keyed.event.event_ts_ms).min();
             self.load(&key, oldest_ms.expect("a missing key has an event"));
         }
+    }
+
+    pub fn deliver(&mut self, batch: Vec<KeyedEvent>, watermark_ms: Option<i64>) -> FactChanges {
+        self.load_missing(&batch);
         for keyed in &batch {
             let known = self.lake.entry(keyed.session_key.clone()).or_default();
             known.push(keyed.event.clone());

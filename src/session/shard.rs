@@ -138,7 +138,7 @@ impl Shard {
         &self.slots
     }
 
-    /// For what was counted elsewhere, or is not to count.
+    /// For what was counted elsewhere.
     pub fn set_events_left_out(&mut self, events: u64) {
         self.events_left_out = events;
     }
@@ -528,6 +528,18 @@ impl Shard {
             .get()
             .map(|newest_ms| newest_ms.saturating_add(stay_ms(&self.settings)));
         slot.open_sessions == 0 && leaves_after_ms.is_none_or(|ms| watermark_ms > Some(ms))
+    }
+
+    /// Drops a key as if it had never been in memory. The caller sees to it that it is loaded again.
+    pub fn forget(&mut self, session_key: &str) {
+        let Some(number) = self.slots.find(&SessionKey::new(session_key)) else {
+            return;
+        };
+        let mut work = self.open(number, session_key);
+        work.release(&mut self.parts);
+        if let Some(slot) = self.slots.remove(number) {
+            self.open_sessions -= slot.open_sessions as usize;
+        }
     }
 
     fn evict(&mut self, number: u32, mut work: Box<Work>) {

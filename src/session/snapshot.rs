@@ -9,6 +9,7 @@
 //! Invariant: the same state gives the same bytes; damaged or foreign ones give an error, never a part
 //! of an engine.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, Read, Write};
 use std::sync::Arc;
 
@@ -166,14 +167,18 @@ impl Sessions {
     }
 
     /// Takes events whose rows the lake already holds, as a start does that goes on from an older snapshot.
-    /// `missing` counts as for new ones; what it led to load may hold events that come here later, and those
-    /// are no loss if they cannot be taken twice.
-    pub fn catch_up(&mut self, events: Vec<KeyedEvent>, watermark_ms: Option<i64>) {
-        let left_out: Vec<u64> = self.shards.iter().map(Shard::events_left_out).collect();
-        drop(self.apply(events, watermark_ms));
-        for (shard, events) in self.shards.iter_mut().zip(left_out) {
-            shard.set_events_left_out(events);
+    ///
+    /// A key with an event that needs a history joins `outdated` and leaves: what the lake has of it by now
+    /// would be mistaken for what was known then. The caller names the watermark with `restore_watermark`
+    /// when all batches are in, and then loads these keys as a start without a snapshot does.
+    pub fn catch_up(&mut self, mut events: Vec<KeyedEvent>, watermark_ms: Option<i64>, outdated: &mut BTreeSet<String>) {
+        for session_key in self.missing(&events) {
+            let shard = self.shard_of(&session_key);
+            self.shards[shard].forget(&session_key);
+            outdated.insert(session_key);
         }
+        events.retain(|keyed| !outdated.contains(&keyed.session_key));
+        drop(self.apply(events, watermark_ms));
     }
 
     fn head(&self, keys: usize, note: &Value) -> Head {

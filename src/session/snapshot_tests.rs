@@ -3,6 +3,8 @@
 //!
 //! Stands beside the tests of `session`, whose rig and generators it uses.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -129,26 +131,28 @@ proptest! {
     }
 }
 
-/// Loads what is missing for a batch that the lake has already, without what is still to be written.
-fn load_missing(rig: &mut Rig, batch: &[KeyedEvent], unwritten: &[KeyedEvent]) {
-    let whole = rig.lake.clone();
-    let except: Vec<u64> = batch.iter().chain(unwritten).map(|keyed| keyed.event.event_id).collect();
-    for events in rig.lake.values_mut() {
-        events.retain(|event| !except.contains(&event.event_id));
+/// Brings an engine from an older snapshot to where its lake stands.
+fn catch_up(rig: &mut Rig, written: &[(&[KeyedEvent], Option<i64>)], watermark_ms: Option<i64>) {
+    let mut outdated = BTreeSet::new();
+    for (batch, watermark_ms) in written {
+        rig.sessions.catch_up(batch.to_vec(), *watermark_ms, &mut outdated);
     }
-    for key in rig.sessions.missing(batch) {
-        let of_key = batch.iter().filter(|keyed| keyed.session_key == key);
-        let oldest_ms = of_key.map(|keyed| keyed.event.event_ts_ms).min();
-        rig.load(&key, oldest_ms.expect("a missing key has an event"));
+    rig.sessions.catch_up(Vec::new(), watermark_ms, &mut outdated);
+    let Some(as_of_ms) = watermark_ms.filter(|_| !outdated.is_empty()) else {
+        return;
+    };
+    rig.sessions.restore_watermark(as_of_ms);
+    for key in outdated {
+        rig.load(&key, as_of_ms - SessionSettings::default().idle_gap_ms);
     }
-    rig.lake = whole;
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     /// What `ingest::snapshots` counts on: batches whose rows the lake has are taken in and what they change
-    /// is dropped, and the batch that a crash cut short then changes what it would have.
+    /// is dropped, keys that reach back are read from the lake, and the batch that a crash cut short then
+    /// changes what it would have.
     #[test]
     fn an_old_snapshot_is_brought_up_to_the_lake(
         events in proptest::collection::vec(any_event(), 2..80),
@@ -180,18 +184,15 @@ proptest! {
             newest = newest.map(|ms| ms + 1_000_000);
             straight.deliver(Vec::new(), newest);
         }
+        let lake = straight.lake.clone();
         let expected = straight.deliver(unwritten.to_vec(), newest);
 
         let mut late = Rig::new(1);
-        late.lake = straight.lake.clone();
+        late.lake = lake;
         late.sessions = restored(&bytes, shards).expect("a sound snapshot");
         late.sessions.set_folding(folding);
-        for (part, watermark_ms) in after {
-            load_missing(&mut late, part, unwritten);
-            late.sessions.catch_up(part.to_vec(), watermark_ms);
-        }
-        late.sessions.catch_up(Vec::new(), newest);
-        load_missing(&mut late, unwritten, &[]);
+        catch_up(&mut late, &after, newest);
+        late.load_missing(unwritten);
         prop_assert_eq!(late.sessions.apply(unwritten.to_vec(), newest), expected);
         prop_assert_eq!(late.sessions.events_left_out(), 0);
     }

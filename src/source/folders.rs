@@ -90,7 +90,8 @@ impl Source for FolderSource {
     }
 
     fn discover(&mut self) -> Result<Vec<Found>, SourceError> {
-        // A segment may be closed after its last line was committed.
+        // Here and not at each commit: one look at the folder serves them all, and a segment may be closed
+        // after its last line was committed.
         self.sweep();
         let discovered = self.files.discover().map_err(|error| self.told(&error))?;
         let mut found = Vec::with_capacity(discovered.len());
@@ -127,7 +128,6 @@ impl Source for FolderSource {
     fn committed(&mut self, partition: &Arc<str>, to: &Mark) {
         if self.spool.is_some() {
             self.committed.insert(Arc::clone(partition), to.offset);
-            self.sweep();
         }
     }
 

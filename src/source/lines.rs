@@ -233,7 +233,7 @@ impl LineReader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
+    use crate::source::contract::part;
 
     /// Gives a few bytes a read, so that lines are cut anywhere, and may break at its end.
     struct Drip {
@@ -265,20 +265,6 @@ mod tests {
         }))
     }
 
-    fn empty_part(from: i64) -> Part {
-        Part {
-            partition: "p".into(),
-            format: None,
-            header: Arc::new([]),
-            buffer: Vec::new(),
-            lines: Vec::new(),
-            from,
-            to: from,
-            token: None,
-            finished: false,
-        }
-    }
-
     const WIDE: BatchLimits = BatchLimits {
         bytes: 4 << 20,
         records: 1_000,
@@ -289,7 +275,7 @@ mod tests {
         let mut all = Vec::new();
         let mut at = 0;
         loop {
-            let mut part = empty_part(at);
+            let mut part = part("p", at, &[]);
             if let Err(error) = reader.read_part(&mut part, limits, last_line) {
                 return (all, Some(error.to_string()));
             }

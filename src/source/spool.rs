@@ -97,6 +97,8 @@ struct Shared {
     bytes: AtomicU64,
     /// A `fdatasync` failed: what the disk holds is unknown from then on, so nothing is promised.
     failed: AtomicBool,
+    /// Why the last write failed, if it did.
+    refuses: Mutex<Option<SpoolError>>,
     open_segment: Mutex<Option<PathBuf>>,
 }
 
@@ -127,6 +129,7 @@ impl Spool {
             limits,
             bytes: AtomicU64::new(bytes),
             failed: AtomicBool::new(false),
+            refuses: Mutex::new(None),
             open_segment: Mutex::new(None),
         });
         let (queue, jobs) = sync_channel(QUEUE_MAX);
@@ -206,6 +209,12 @@ impl Spool {
     /// The disk failed to keep a promise; the daemon has to be started anew.
     pub fn has_failed(&self) -> bool {
         self.shared.failed.load(Ordering::Relaxed)
+    }
+
+    /// Why the last write failed, if it did. It is tried again every few seconds, also when nothing comes.
+    pub fn refuses(&self) -> Option<String> {
+        let refuses = self.shared.refuses.lock().unwrap_or_else(PoisonError::into_inner);
+        refuses.as_ref().map(SpoolError::to_string)
     }
 
     /// All segments, the oldest first.
@@ -360,6 +369,8 @@ fn cut_torn_line(path: &Path) -> Result<u64, Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
     use crate::clock::ManualClock;
 
@@ -521,9 +532,16 @@ mod tests {
         let told = spool.append(vec!["a".to_owned()]).await;
         assert!(matches!(told, Err(SpoolError::Io { .. })), "{told:?}");
         assert_eq!((spool.bytes(), spool.has_failed()), (0, false));
+        assert!(spool.refuses().is_some_and(|why| why.contains("cannot write the spool")));
         std::fs::create_dir(&path).unwrap();
+        // Nobody sends: it finds out by itself that there is room again.
+        let until = Instant::now() + Duration::from_secs(20);
+        while spool.refuses().is_some() && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!((spool.refuses(), lines_on_disk(&path).concat().trim()), (None, ""));
         spool.append(vec!["b".to_owned()]).await.unwrap();
-        assert_eq!(lines_on_disk(&path).concat(), "b\n");
+        assert_eq!(lines_on_disk(&path).concat().trim_start(), "b\n");
     }
 
     #[tokio::test]

@@ -49,7 +49,8 @@ fn a_full_disk_is_told_of_and_what_was_answered_is_in_the_lake_once_there_is_roo
     let answered = audience.first(1, 3) + spooled;
     let log = daemon.own_log();
     daemon.wait_until("players are refused, and what they were answered cannot be committed", || {
-        log.text().contains("events are refused") && !ready(address).0
+        let (is_ready, told) = ready(address);
+        log.text().contains("events are refused") && !is_ready && told.contains("\"spool\"")
     });
     let told = ready(address).1;
     println!("{told}");

@@ -1,4 +1,5 @@
-//! `kill -9` again and again while events come in over HTTP and as files: nothing lost, nothing twice.
+//! `kill -9` again and again while events come in over HTTP, as files, over Kafka and
+//! over Kinesis: nothing lost, nothing twice.
 //!
 //! `PLAYHEAD_KILLS=200 cargo test --locked kill_loop -- --nocapture` hits every moment 40 times; the
 //! seed is printed and can be given as `PLAYHEAD_SEED`.
@@ -11,24 +12,30 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::audience::Audience;
+use crate::aws::{self, Stream};
 use crate::daemon::{Daemon, OwnLog};
 use crate::http_client::try_request;
+use crate::kafka;
 use crate::killing::{Feeder, Kills, kill_while_fed};
+use crate::kinesis;
+use crate::services;
 use crate::support::Bench;
 
 /// Kills where nobody asks for more: one a moment, and one again.
 const USUAL_KILLS: usize = 6;
-/// Events that a file holds.
+/// Events that a file or a batch of messages holds.
 const LINES_A_FILE: usize = 20;
 /// Events that a player's request holds: few, so that a kill finds some on their way.
 const LINES_A_REQUEST: usize = 5;
 /// One answer in so many is lost on its way back, and the request is sent again.
 const LOST_ANSWERS: usize = 7;
 /// Small epochs, so that there are many to die in. Old events stay: their times are simulated.
-const SMALL_EPOCHS: &str = "\
+pub const SMALL_EPOCHS: &str = "\
 ingest: {commit_every: 100ms, poll_every: 20ms, batch_records: 100}
 upkeep: {bronze_days: 0, silver_days: 0, gold_days: 0, rejects_days: 0}
 ";
+/// A killed member of a group keeps its partitions until it is missed.
+const SOON_MISSED: &str = "{session.timeout.ms: \"1200\", heartbeat.interval.ms: \"300\"}";
 const NDJSON: (&str, &str) = ("content-type", "application/x-ndjson");
 /// Pause of a sender or a mover that has to wait.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -76,14 +83,83 @@ fn kill_loop_over_files_that_are_moved_into_a_folder_every_event_is_held_once() 
         "sources:\n  - name: files\n    path: {}\n{SMALL_EPOCHS}",
         bench.path("incoming").display()
     );
-    let start = |bench: &Bench, _: &Path| Daemon::start(bench, &settings);
+    let drip = Drip::of(mover.files.len());
+    kill_over(&bench, kills, &audience, &settings, &drip, |number| mover.move_in(number));
+}
+
+/// Kills daemons while parts of the audience's input drip into what they read.
+fn kill_over(bench: &Bench, kills: Kills, audience: &Audience, settings: &str, drip: &Drip, deliver: impl Fn(usize) + Send) {
+    let start = |bench: &Bench, _: &Path| Daemon::start(bench, settings);
     std::thread::scope(|scope| {
-        let _until_the_end = EndsWithTheTest(&mover.is_over);
-        scope.spawn(|| mover.run());
-        let (mut daemon, tally) = kill_while_fed(&bench, kills, &start, &mover);
-        audience.wait_until_equal(&mut daemon, &bench);
+        let _until_the_end = EndsWithTheTest(&drip.is_over);
+        scope.spawn(|| drip.run(deliver));
+        let (mut daemon, tally) = kill_while_fed(bench, kills, &start, drip);
+        audience.wait_until_equal(&mut daemon, bench);
         assert!(daemon.stop().success());
         tally.assert_complete(kills);
+    });
+}
+
+/// Numbered parts of the input, handed out one after the other as far as is allowed.
+struct Drip {
+    parts: usize,
+    allowed: AtomicUsize,
+    is_over: AtomicBool,
+}
+
+impl Drip {
+    fn of(parts: usize) -> Drip {
+        Drip {
+            parts,
+            allowed: AtomicUsize::new(0),
+            is_over: AtomicBool::new(false),
+        }
+    }
+
+    fn run(&self, deliver: impl Fn(usize)) {
+        for number in 0..self.parts {
+            while number >= self.allowed.load(Ordering::SeqCst) {
+                if self.is_over.load(Ordering::SeqCst) {
+                    return;
+                }
+                std::thread::sleep(PAUSE);
+            }
+            deliver(number);
+            std::thread::sleep(PAUSE);
+        }
+    }
+}
+
+impl Feeder for Drip {
+    fn give(&self, upto: usize, of: usize) {
+        self.allowed.store((self.parts * upto).div_ceil(of), Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn kill_loop_over_kafka_every_event_of_three_partitions_is_held_once() {
+    let Some(broker) = services::start("kafka") else { return };
+    let kills = Kills::from_environment(USUAL_KILLS);
+    let audience = audience(kills);
+    broker.create_topic(kafka::TOPIC, kafka::PARTITIONS, &[]);
+    let batches: Vec<&[String]> = audience.lines.chunks(LINES_A_FILE).collect();
+    let source = kafka::source(&broker, "[beacons]", "g");
+    let settings = format!("{source}      properties: {SOON_MISSED}\n{SMALL_EPOCHS}");
+    kill_over(&Bench::new(), kills, &audience, &settings, &Drip::of(batches.len()), |number| {
+        kafka::send(&broker, kafka::TOPIC, batches[number], kafka::PARTITIONS);
+    });
+}
+
+#[test]
+fn kill_loop_over_kinesis_every_event_of_two_shards_is_held_once() {
+    let Some(service) = services::start("kinesalite") else { return };
+    let kills = Kills::from_environment(USUAL_KILLS);
+    let audience = audience(kills);
+    let stream = Stream::create(&service, kinesis::STREAM, kinesis::SHARDS);
+    let batches: Vec<&[String]> = audience.lines.chunks(LINES_A_FILE).collect();
+    let settings = format!("{}{SMALL_EPOCHS}", kinesis::source(&service));
+    kill_over(&aws::bench(), kills, &audience, &settings, &Drip::of(batches.len()), |number| {
+        stream.send(batches[number]);
     });
 }
 
@@ -176,8 +252,6 @@ impl Feeder for Players<'_> {
 struct Mover<'a> {
     bench: &'a Bench,
     files: Vec<&'a [String]>,
-    allowed: AtomicUsize,
-    is_over: AtomicBool,
 }
 
 impl<'a> Mover<'a> {
@@ -186,39 +260,19 @@ impl<'a> Mover<'a> {
         Mover {
             bench,
             files: lines.chunks(LINES_A_FILE).collect(),
-            allowed: AtomicUsize::new(0),
-            is_over: AtomicBool::new(false),
-        }
-    }
-
-    fn run(&self) {
-        for (number, lines) in self.files.iter().enumerate() {
-            while number >= self.allowed.load(Ordering::SeqCst) {
-                if self.is_over.load(Ordering::SeqCst) {
-                    return;
-                }
-                std::thread::sleep(PAUSE);
-            }
-            self.move_in(number, &lines.join("\n"));
-            std::thread::sleep(PAUSE);
         }
     }
 
     /// Every third one is packed.
-    fn move_in(&self, number: usize, text: &str) {
+    fn move_in(&self, number: usize) {
         let plain = format!("part-{number:05}.ndjson");
+        let text = self.files[number].join("\n");
         let (name, bytes) = match number % 3 {
-            0 => (format!("{plain}.gz"), packed(text)),
+            0 => (format!("{plain}.gz"), packed(&text)),
             _ => (plain, format!("{text}\n").into_bytes()),
         };
         let elsewhere = self.bench.write(&format!("elsewhere/{name}"), bytes);
         std::fs::rename(elsewhere, self.bench.path("incoming").join(name)).expect("a file can be moved");
-    }
-}
-
-impl Feeder for Mover<'_> {
-    fn give(&self, upto: usize, of: usize) {
-        self.allowed.store((self.files.len() * upto).div_ceil(of), Ordering::SeqCst);
     }
 }
 

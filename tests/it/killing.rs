@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::daemon::Daemon;
+use crate::restart::Dice;
 use crate::support::Bench;
 
 /// How long a moment is waited for: where nothing is written any more the kill comes anyway.
@@ -95,17 +96,6 @@ pub trait Feeder {
     fn hold(&self) {}
 }
 
-struct AllThereAlready;
-
-impl Feeder for AllThereAlready {
-    fn give(&self, _upto: usize, _of: usize) {}
-}
-
-/// Starts daemons over input that is there as a whole and kills each; returns the one that is left alone.
-pub fn kill_again_and_again(bench: &Bench, kills: Kills, start: &dyn Fn(&Bench, &Path) -> Daemon) -> Daemon {
-    kill_while_fed(bench, kills, start, &AllThereAlready).0
-}
-
 /// How often the daemon died where.
 pub struct Tally(BTreeMap<Moment, usize>);
 
@@ -135,7 +125,7 @@ pub fn kill_while_fed(bench: &Bench, kills: Kills, start: &dyn Fn(&Bench, &Path)
         kills.count, kills.seed, kills.seed
     );
     let began = Instant::now();
-    let mut dice = kills.seed;
+    let mut dice = Dice(kills.seed);
     let mut tally = Tally(BTreeMap::new());
     let mut start_up = None;
     let mut rounds = 0;
@@ -205,8 +195,8 @@ impl Life<'_> {
     }
 
     /// Waits until the moment seems to be there. True: the daemon was asked to stop.
-    fn wait_for(&self, aim: Moment, daemon: &mut Daemon, dice: &mut u64, start_up: &mut Option<Duration>) -> bool {
-        let share = f64::from(u32::try_from(next(dice) % 1_000).expect("below a thousand")) / 1_000.0;
+    fn wait_for(&self, aim: Moment, daemon: &mut Daemon, dice: &mut Dice, start_up: &mut Option<Duration>) -> bool {
+        let share = dice.share();
         let began = Instant::now();
         if let (Moment::StartingUp, Some(usual)) = (aim, *start_up) {
             std::thread::sleep(usual.mul_f64(share * 0.9));
@@ -344,13 +334,4 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
         return Vec::new();
     };
     entries.flatten().map(|entry| entry.path()).collect()
-}
-
-/// SplitMix64.
-fn next(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let mut mixed = *state;
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    mixed ^ (mixed >> 31)
 }

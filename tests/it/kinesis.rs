@@ -2,26 +2,26 @@
 //!
 //! kinesalite for flow, restarts and iterators that expire; kinesis-local for shards that are split and
 //! merged. Skipped where they cannot be started (`tests/services/service kinesalite available` says how).
-//! Kills: `PLAYHEAD_KILLS=200 cargo test --locked kinesis_survives -- --nocapture`.
-
-use std::cell::Cell;
-use std::path::Path;
+//! How it stands up to kills is in `kill_loops`.
 
 use crate::audience::{Audience, wait_for};
 use crate::aws::{self, Stream};
 use crate::daemon::Daemon;
-use crate::killing::{self, Kills};
 use crate::services::{self, Service};
-use crate::support::Bench;
 
-const STREAM: &str = "beacons";
-const SHARDS: u32 = 2;
+pub const STREAM: &str = "beacons";
+pub const SHARDS: u32 = 2;
+
+/// Settings that read the stream and set nothing else.
+pub fn source(service: &Service) -> String {
+    let address = service.address();
+    format!("sources:\n  - name: beacons\n    kinesis: {{stream: {STREAM}, endpoint_url: \"{address}\"}}\n")
+}
 
 fn settings(service: &Service) -> String {
     format!(
-        "sources:\n  - name: beacons\n    kinesis: {{stream: {STREAM}, endpoint_url: \"{}\"}}\n\
-         ingest: {{commit_every: 200ms, poll_every: 50ms, batch_records: 200}}\n",
-        service.address()
+        "{}ingest: {{commit_every: 200ms, poll_every: 50ms, batch_records: 200}}\n",
+        source(service)
     )
 }
 
@@ -131,33 +131,6 @@ fn a_kinesis_that_dies_and_comes_back_costs_nothing_and_is_told_once_a_shard() {
     }
     let listing = daemon.log().matches("stream beacons cannot be reached").count();
     assert!(listing <= 1, "told {listing} times\n{}", daemon.log());
-    assert!(daemon.stop().success());
-}
-
-#[test]
-fn kinesis_survives_kill_minus_nine_with_nothing_lost_and_nothing_twice() {
-    let Some(service) = services::start("kinesalite") else { return };
-    let kills = Kills::from_environment(3);
-    let audience = Audience::simulated(if kills.count > 20 { 300 } else { 60 }, 9);
-    let stream = Stream::create(&service, STREAM, SHARDS);
-    stream.send(audience.share(0, 5));
-    let bench = aws::bench();
-    let sent = Cell::new(1);
-    // Each daemon but the first finds something new, the last one too: what a killed one knew of silent
-    // shards is another test's.
-    let start = |bench: &Bench, _: &Path| {
-        let daemon = Daemon::start(bench, &settings(&service));
-        if sent.get() < 4 {
-            stream.send(audience.share(sent.get(), 5));
-            sent.set(sent.get() + 1);
-        }
-        daemon
-    };
-    let mut daemon = killing::kill_again_and_again(&bench, kills, &start);
-    for share in sent.get()..5 {
-        stream.send(audience.share(share, 5));
-    }
-    audience.wait_until_equal(&mut daemon, &bench);
     assert!(daemon.stop().success());
 }
 

@@ -34,6 +34,7 @@ mod restart;
 mod s3_lake;
 mod score_check;
 mod services;
+mod snapshots;
 mod support;
 mod upkeep;
 mod vectors;

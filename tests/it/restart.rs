@@ -361,10 +361,10 @@ fn wait_for(lake: &Bench, child: &mut Child, moment: Moment, pace: Duration) {
 }
 
 /// Random numbers that a seed decides (splitmix64).
-struct Dice(u64);
+pub struct Dice(pub u64);
 
 impl Dice {
-    fn next(&mut self) -> u64 {
+    pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -377,7 +377,7 @@ impl Dice {
     }
 
     /// In 0 to 1.
-    fn share(&mut self) -> f64 {
+    pub fn share(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 }
@@ -487,7 +487,7 @@ fn without_evaluation(mut row: Value) -> Value {
 
 /// Fails with the first rows that differ: the tables are too long to print.
 #[track_caller]
-pub fn assert_same(expected: &BTreeMap<String, Vec<String>>, found: &BTreeMap<String, Vec<String>>) {
+fn assert_same(expected: &BTreeMap<String, Vec<String>>, found: &BTreeMap<String, Vec<String>>) {
     for (table, rows) in expected {
         assert!(!rows.is_empty(), "{table} is empty; equal nothings prove nothing");
         let others = &found[table];

@@ -372,7 +372,7 @@ async fn what_commits_say_of_progress_outlives_any_number_of_upkeep_commits() {
     let report = upkeep.run_all(SystemClock.now_ms(), &mut |_| {}).await.expect("upkeep goes well");
     assert_eq!(report.actions.iter().map(kind).collect::<Vec<_>>(), ["compact"]);
     let note = lake
-        .newest_note(TABLE, "totals", 0)
+        .newest_note(TABLE, "totals")
         .await
         .expect("the log can be read")
         .expect("the newest commit has it");

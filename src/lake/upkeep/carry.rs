@@ -10,12 +10,10 @@ use deltalake::protocol::DeltaOperation;
 use serde_json::Value;
 
 use crate::lake::commit::quiet_commit;
-use crate::lake::{Lake, LakeError, log_entry, table_error};
+use crate::lake::{Lake, LakeError, table_error};
 
 /// Parts of a note that speak of the rows of its own commit.
 const OF_ONE_COMMIT: [&str; 6] = ["positions", "minutes", "counts", "rejected", "duplicates", "upkeep"];
-/// How far back the newest note is searched: a few commits of delta-rs itself carry none.
-const NOTES_SEARCHED: i64 = 64;
 
 /// A change of upkeep's, ready to be committed.
 pub(super) struct Change {
@@ -29,7 +27,8 @@ pub(super) struct Change {
 /// Commits on top of the newest version or not at all. The caller holds the table's commit turn.
 pub(super) async fn commit(lake: &Lake, name: &str, change: Change) -> Result<(), LakeError> {
     lake.refuse_if_lost()?;
-    let mut note = newest_note(lake, name).await?;
+    let newest = lake.newest_note_that(name, Value::is_object).await?;
+    let mut note = newest.map_or_else(|| serde_json::json!({}), still_true);
     note["upkeep"] = change.note;
     let open = lake.get(name).await?;
     let properties = quiet_commit()
@@ -50,25 +49,6 @@ pub(super) async fn commit(lake: &Lake, name: &str, change: Change) -> Result<()
     table.state = Some(finalized.snapshot());
     lake.put(name, table).await;
     Ok(())
-}
-
-async fn newest_note(lake: &Lake, name: &str) -> Result<Value, LakeError> {
-    let open = lake.get(name).await?;
-    let newest = lake.version(name).await?;
-    for version in ((newest - NOTES_SEARCHED).max(0)..=newest).rev() {
-        let bytes = open
-            .table
-            .log_store()
-            .read_commit_entry(version.unsigned_abs())
-            .await
-            .map_err(table_error("read the log of", name))?;
-        let Some(bytes) = bytes else { break };
-        let note = log_entry(name, version, &bytes)?.note;
-        if note.is_object() {
-            return Ok(still_true(note));
-        }
-    }
-    Ok(serde_json::json!({}))
 }
 
 fn still_true(mut note: Value) -> Value {

@@ -7,7 +7,8 @@
 //! what it has committed is at the broker; both waits are bounded.
 //! Invariant: trouble is told once for each change of state.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
@@ -38,6 +39,8 @@ const FLUSH_WAIT: Duration = Duration::from_secs(5);
 const PARK_WAIT: Duration = Duration::from_secs(5);
 /// Commits refused in a row before somebody is told: a rebalance refuses one or two.
 const REFUSED_COMMITS_TOLD: u32 = 10;
+/// How often it is said that no broker answers: far more often than a complaint is forgotten.
+const TOLD_AGAIN: Duration = Duration::from_secs(30);
 /// Longest part of librdkafka's own words in an error, characters.
 const REASON_CHARS_MAX: usize = 300;
 
@@ -52,7 +55,14 @@ pub struct Group {
     is_unreachable: AtomicBool,
     must_rejoin: AtomicBool,
     refused_commits: AtomicU32,
-    told: Mutex<BTreeSet<String>>,
+    /// What was told, by its code.
+    told: Mutex<BTreeMap<String, Told>>,
+}
+
+struct Told {
+    what: String,
+    advice: &'static str,
+    at: Instant,
 }
 
 impl Group {
@@ -184,13 +194,39 @@ impl Group {
     }
 
     fn tell_once(&self, code: RDKafkaErrorCode, reason: &str) {
+        let reason: String = reason.chars().take(REASON_CHARS_MAX).collect();
+        let (what, advice) = (format!("Kafka says: {reason} ({code})"), advice_on(code));
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if !told.insert(format!("{code:?}")) {
+        let Entry::Vacant(place) = told.entry(format!("{code:?}")) else {
+            return;
+        };
+        place.insert(Told {
+            what: what.clone(),
+            advice,
+            at: Instant::now(),
+        });
+        drop(told);
+        self.tell(what, advice);
+    }
+
+    /// For as long as no broker answers, says again what was said: a complaint that is not repeated counts
+    /// as over.
+    pub fn remind(&self) {
+        if !self.is_unreachable() {
             return;
         }
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = told.values_mut().filter(|told| told.at.elapsed() >= TOLD_AGAIN);
+        let due: Vec<(String, &'static str)> = due
+            .map(|told| {
+                told.at = Instant::now();
+                (told.what.clone(), told.advice)
+            })
+            .collect();
         drop(told);
-        let reason: String = reason.chars().take(REASON_CHARS_MAX).collect();
-        self.tell(format!("Kafka says: {reason} ({code})"), advice_on(code));
+        for (what, advice) in due {
+            self.tell(what, advice);
+        }
     }
 }
 

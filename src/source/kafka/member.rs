@@ -205,6 +205,7 @@ impl Member {
 
     /// The statistics know no end of a log that is not read: the lag of a long pause has to be asked for.
     fn look_at_ends(&mut self) {
+        self.group().remind();
         if self.next_look > Instant::now() || self.group().is_unreachable() {
             return;
         }

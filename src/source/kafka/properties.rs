@@ -14,6 +14,9 @@ const READY_MESSAGES_MAX: usize = 100_000;
 const MESSAGE_BYTES_TYPICAL: usize = 512;
 /// Largest answer to one fetch, bytes: librdkafka's own default.
 const FETCH_BYTES_MAX: usize = 50 << 20;
+/// A daemon that was killed is missed after this long, and another one, or itself started again, has its
+/// partitions. librdkafka's 45 s are for members that work in the thread that polls; ours does not.
+const SESSION_TIMEOUT_MS: u32 = 10_000;
 /// How soon new topics and partitions are seen.
 const METADATA_REFRESH_MS: &str = "10000";
 /// How often librdkafka tells where the logs end: `lag` is as old as that.
@@ -90,6 +93,7 @@ pub fn of(settings: &KafkaSettings) -> Vec<(String, String)> {
         ("group.id", settings.group.clone()),
         ("partition.assignment.strategy", "cooperative-sticky".to_string()),
         ("isolation.level", "read_committed".to_string()),
+        ("session.timeout.ms", SESSION_TIMEOUT_MS.to_string()),
         ("enable.auto.commit", "false".to_string()),
         ("enable.auto.offset.store", "false".to_string()),
         ("auto.offset.reset", "error".to_string()),

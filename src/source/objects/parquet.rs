@@ -243,6 +243,7 @@ impl ChunkReader for Window {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::contract::part;
     use std::cell::RefCell;
 
     use arrow::array::{Int64Array, RecordBatch, StringArray};
@@ -275,27 +276,13 @@ mod tests {
         writer.into_inner().expect("in memory").into()
     }
 
-    fn empty_part(at: i64) -> Part {
-        Part {
-            partition: "p".into(),
-            format: None,
-            header: Arc::new([]),
-            buffer: Vec::new(),
-            lines: Vec::new(),
-            from: at,
-            to: at,
-            token: None,
-            finished: false,
-        }
-    }
-
     fn rows(object: &Bytes, from: i64, limits: BatchLimits) -> Result<Vec<(i64, String)>> {
         let fetch = |range: Range<u64>| Ok(object.slice(range.start as usize..range.end as usize));
         let mut reader = RowReader::open(&fetch, object.len() as u64, from)?;
         let mut all = Vec::new();
         let mut at = from;
         loop {
-            let mut part = empty_part(at);
+            let mut part = part("p", at, &[]);
             reader.read_part(&mut part, limits)?;
             for line in &part.lines {
                 let text = String::from_utf8_lossy(&part.buffer[line.start..line.end]).into_owned();
@@ -340,7 +327,7 @@ mod tests {
             Ok(object.slice(range.start as usize..range.end as usize))
         };
         let mut reader = RowReader::open(&fetch, object.len() as u64, 230).expect("sound");
-        reader.read_part(&mut empty_part(230), WIDE).expect("sound");
+        reader.read_part(&mut part("p", 230, &[]), WIDE).expect("sound");
         assert_eq!(fetched.borrow().len(), 2, "the footer and one group");
     }
 

@@ -9,9 +9,9 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Error, ErrorKind, Write};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::{Answer, Job, SEGMENT_PREFIX, SEGMENT_SUFFIX, Shared, SpoolError, cut_torn_line, io_error};
@@ -24,6 +24,12 @@ const GROUP_BYTES_MAX: usize = 4 << 20;
 const SEGMENT_AGE_MS: i64 = 60 * 60 * 1000;
 /// How often an idle writer looks at the age of its segment.
 const IDLE_LOOK: Duration = Duration::from_secs(1);
+/// How often it is tried whether a disk that failed can be written again: a sender that was told to come
+/// again later may be waiting for just that.
+const RETRY_EVERY_MS: i64 = 5_000;
+/// No record to any decoder.
+const BLANK_LINE: &str = "\n";
+
 /// The thread that owns the open segment.
 pub(super) struct Writer {
     shared: Arc<Shared>,
@@ -31,6 +37,7 @@ pub(super) struct Writer {
     segment: Option<OpenSegment>,
     segments_made: u64,
     is_failing: bool,
+    tried_ms: i64,
 }
 
 struct OpenSegment {
@@ -62,6 +69,7 @@ impl Writer {
             segment: None,
             segments_made: 0,
             is_failing: false,
+            tried_ms: 0,
         }
     }
 
@@ -70,7 +78,10 @@ impl Writer {
         loop {
             match jobs.recv_timeout(IDLE_LOOK) {
                 Ok(first) => self.work(first, jobs),
-                Err(RecvTimeoutError::Timeout) => self.close_if_old(),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.close_if_old();
+                    self.try_again();
+                }
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
@@ -106,7 +117,7 @@ impl Writer {
         if told.is_err() {
             self.shared.release(group.text.len() as u64);
         }
-        self.log_change(&told);
+        self.note_change(&told);
         for answer in group.answers {
             // A request that was given up needs no answer; its lines are taken as a repeat later.
             let _ = answer.send(told.clone());
@@ -114,13 +125,30 @@ impl Writer {
     }
 
     /// Once when writing begins to fail and once when it works again, not for every request.
-    fn log_change(&mut self, told: &Result<(), SpoolError>) {
+    fn note_change(&mut self, told: &Result<(), SpoolError>) {
         match told {
             Err(error) if !self.is_failing => tracing::error!(%error, "events are refused and senders told to come again"),
             Ok(()) if self.is_failing => tracing::info!("the spool can be written again"),
             _ => {}
         }
+        if told.is_err() || self.is_failing {
+            *self.shared.refuses.lock().unwrap_or_else(PoisonError::into_inner) = told.clone().err();
+        }
         self.is_failing = told.is_err();
+    }
+
+    /// After a failed write, while nothing comes: whether there is room again.
+    fn try_again(&mut self) {
+        let now_ms = self.clock.now_ms();
+        let is_due = self.is_failing && now_ms.saturating_sub(self.tried_ms) >= RETRY_EVERY_MS;
+        if !is_due || self.shared.reserve(BLANK_LINE.len() as u64).is_err() {
+            return;
+        }
+        self.tried_ms = now_ms;
+        self.commit(Group {
+            text: BLANK_LINE.to_owned(),
+            answers: Vec::new(),
+        });
     }
 
     fn write_durably(&mut self, text: &str) -> Result<(), SpoolError> {
@@ -207,8 +235,11 @@ impl Writer {
         if was_sync && !is_space {
             self.shared.failed.store(true, Ordering::Relaxed);
         }
-        if let Ok(bytes) = cut_torn_line(&segment.path) {
-            self.shared.bytes.fetch_add(bytes.saturating_sub(segment.bytes), Ordering::Relaxed);
+        match cut_torn_line(&segment.path) {
+            // Nobody can have read anything of it. If it cannot be removed it is an empty segment more.
+            Ok(0) => drop(std::fs::remove_file(&segment.path)),
+            Ok(bytes) => drop(self.shared.bytes.fetch_add(bytes.saturating_sub(segment.bytes), Ordering::Relaxed)),
+            Err(_) => {}
         }
         self.close();
     }
