@@ -59,9 +59,14 @@ enum Command {
     Ingest {
         #[arg(required = true, value_name = "FILE|FOLDER")]
         paths: Vec<PathBuf>,
-        /// Format of all of them, instead of looking: reference, ivs, epas, cmcd, cloudfront_v1, cdn_json.
+        /// Format of all of them, instead of looking: reference, ivs, epas, cmcd, or of a CDN's log cloudfront_v1,
+        /// cloudfront_v2, cloudfront_realtime, akamai_ds2, fastly, cloudflare, google_media_cdn, combined,
+        /// generic_json, generic_csv, cdn_json.
         #[arg(long)]
         format: Option<String>,
+        /// The field list or map of records that do not name their fields (docs/cdn-logs.md), in one argument.
+        #[arg(long, requires = "format")]
+        fields: Option<String>,
         /// Print the summary as JSON.
         #[arg(long)]
         json: bool,
@@ -203,9 +208,10 @@ async fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Ingest {
             paths,
             format,
+            fields,
             json,
             settings,
-        } => ingest(&settings, &paths, format.as_deref(), json).await,
+        } => ingest(&settings, &paths, format.as_deref(), fields.as_deref(), json).await,
         Command::Run { settings } => follow(&settings).await,
         Command::Sql {
             query,
@@ -268,14 +274,13 @@ fn load(settings: &SettingsArgs, overrides: &str) -> Result<Config, Complaints> 
         .map_err(|complaints| Complaints(complaints.iter().map(ToString::to_string).collect()))
 }
 
-async fn ingest(settings: &SettingsArgs, paths: &[PathBuf], format: Option<&str>, json: bool) -> anyhow::Result<u8> {
+async fn ingest(settings: &SettingsArgs, paths: &[PathBuf], format: Option<&str>, fields: Option<&str>, json: bool) -> anyhow::Result<u8> {
     let format = format.unwrap_or("auto");
+    let fields = fields.map_or_else(String::new, |fields| format!(", fields: [{}]", serde_json::Value::from(fields)));
     let mut overrides = "sources:\n".to_string();
     for path in paths {
-        overrides.push_str(&format!(
-            "  - {{path: {}, format: {format}}}\n",
-            serde_json::Value::from(path.display().to_string())
-        ));
+        let path = serde_json::Value::from(path.display().to_string());
+        overrides.push_str(&format!("  - {{path: {path}, format: {format}{fields}}}\n"));
     }
     let config = load(settings, &overrides)?;
     telemetry::start(&config.log);

@@ -8,6 +8,7 @@
 //! Invariant: the environment is read here and nowhere else.
 //! Invariant: a secret comes from the environment and is never shown, not even by `{:?}`.
 
+mod cdn;
 pub mod file;
 mod sources;
 
@@ -22,6 +23,7 @@ use serde::Deserialize;
 use url::Url;
 
 use crate::lake::upkeep::{Retention, UpkeepSettings};
+pub use cdn::Cdn;
 use file::{ConfigFile, Places, Source};
 pub use sources::{HTTP, Kafka, Kinesis, S3, SourceConfig, SourceFormat, SourceKind, StartFrom};
 
@@ -75,6 +77,7 @@ pub struct Config {
     pub ingest: Ingest,
     pub privacy: Privacy,
     pub network: Network,
+    pub cdn: Cdn,
     pub windows: Windows,
     pub pipelines: Folder,
     pub alerts: Alerts,
@@ -362,6 +365,7 @@ fn resolve(written: ConfigFile, checks: &mut Checks, is_folder: &dyn Fn(&Path) -
             asn: written.network.asn,
             isp: written.network.isp,
         },
+        cdn: cdn::cdn(written.cdn, checks),
         windows: Windows {
             lateness: checks.span("windows.lateness", written.windows.lateness, Duration::from_secs(60), LATENESS),
         },
@@ -681,6 +685,7 @@ mod tests {
             name: "edge".to_owned(),
             from: SourceKind::Files("/logs".into()),
             format: SourceFormat::CloudfrontV1,
+            fields: None,
         };
         assert_eq!(config.sources, [edge]);
     }

@@ -8,16 +8,23 @@
 
 pub mod device;
 pub mod errors;
+pub mod names;
 pub mod network;
+pub mod object;
+mod pattern;
+pub mod pop;
 pub mod quirks;
+pub mod remembered;
 
 use std::net::IpAddr;
 
 use crate::event::{CdnRequest, Device, Network, PlayerEvent};
 use crate::privacy::address;
 use device::{DeviceLookup, UserAgent};
+use names::{CdnNames, ContentRules};
 use network::{NetworkComplaint, NetworkDatabases, NetworkLookup};
 use quirks::Quirks;
+use remembered::Asked;
 
 /// The databases and the memory of one daemon; shared by all threads that decode.
 #[derive(Debug, Default)]
@@ -28,6 +35,8 @@ pub struct Enricher {
     /// How many proxies of our own stand between the viewer and the logged address. 0:
     /// `X-Forwarded-For` is not believed at all, for anyone can send one.
     trusted_proxies: usize,
+    content_rules: ContentRules,
+    cdn_names: CdnNames,
 }
 
 impl Enricher {
@@ -46,6 +55,20 @@ impl Enricher {
         Enricher { trusted_proxies, ..self }
     }
 
+    /// Names content by its path and CDNs by their hosts.
+    pub fn with_names(self, content_rules: ContentRules, cdn_names: CdnNames) -> Enricher {
+        Enricher {
+            content_rules,
+            cdn_names,
+            ..self
+        }
+    }
+
+    /// How often the memory of addresses, and that of user agents, knew the answer.
+    pub fn asked(&self) -> (Asked, Asked) {
+        (self.network.asked(), self.devices.asked())
+    }
+
     /// Reads the databases that have changed on disk since; see `NetworkLookup::reload_changed`.
     pub fn reload_changed(&self) -> Vec<NetworkComplaint> {
         self.network.reload_changed()
@@ -56,6 +79,9 @@ impl Enricher {
         event.error_class = errors::classify(event);
         let address = event.client_address.as_deref().and_then(address::parse);
         self.fill_network(&mut event.network, address);
+        if let (None, Some(host)) = (&event.cdn, &event.host) {
+            event.cdn = self.cdn_names.name(host).map(str::to_owned);
+        }
         if let Some(told) = self.read_user_agent(event.user_agent.as_deref()) {
             fill_device(&mut event.device, &told.device);
             if event.player_name.is_none() && told.player_name.is_some() {
@@ -68,12 +94,38 @@ impl Enricher {
     pub fn enrich_request(&self, request: &mut CdnRequest) {
         let address = self.viewer_address(request);
         self.fill_network(&mut request.network, address);
+        self.name_request(request);
         let Some(told) = self.read_user_agent(request.user_agent.as_deref()) else {
             return;
         };
         fill_device(&mut request.device, &told.device);
         if told.is_bot {
             request.is_bot.get_or_insert(true);
+        }
+    }
+
+    fn name_request(&self, request: &mut CdnRequest) {
+        if let Some(report) = &request.player_event {
+            fill(&mut request.session_id, &report.native_session_id);
+            fill(&mut request.content_id, &report.content_id);
+            fill(&mut request.object_type, &report.object_type);
+        }
+        let path = request.uri_stem.as_deref();
+        let told = object::object(path, request.content_type.as_deref(), request.object_type);
+        request.object_class = Some(told.class.as_str());
+        request.container = told.container;
+        let host = request.host_header.as_deref().or(request.host.as_deref());
+        // Rules of the settings know better than a player, whose ids are its own, and than a log's format.
+        if let Some(id) = path.and_then(|path| self.content_rules.content_id(host, path)) {
+            request.content_id = Some(id.into_owned());
+        }
+        if let Some(name) = host.and_then(|host| self.cdn_names.configured(host)) {
+            request.cdn = Some(name.to_owned());
+        }
+        let edge = request.edge_location.as_deref().or(request.pop.as_deref());
+        if let Some(place) = edge.and_then(pop::pop) {
+            request.pop_city = Some(place.city);
+            request.pop_country = Some(place.country);
         }
     }
 

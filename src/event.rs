@@ -443,6 +443,23 @@ pub struct CdnRequest {
     pub time_taken_ms: Option<i64>,
     /// First byte, ms.
     pub ttfb_ms: Option<i64>,
+    /// First byte from the origin as the edge saw it, ms.
+    pub origin_ttfb_ms: Option<i64>,
+    /// Last byte from the origin as the edge saw it, ms.
+    pub origin_time_ms: Option<i64>,
+    /// Requests that this one stands for, in thousandths; `None`: the log is not sampled.
+    pub sample_weight_milli: Option<i64>,
+    /// The CDN's own word for what went wrong.
+    pub error_code: Option<String>,
+    /// The viewer went before the answer was whole, where the log tells.
+    pub is_aborted: Option<bool>,
+    /// Where the log held what the player said of itself (CMCD): `headers`, `columns` or `query`.
+    pub cmcd_carrier: Option<&'static str>,
+    /// How many times CMCD in the query had to be percent-decoded.
+    pub cmcd_decode_depth: Option<i64>,
+    /// What the player said of itself on this request, as an event of its session. In memory only, and
+    /// as personal as any event: take it out and send it the way of `PlayerEvent`.
+    pub player_event: Option<Box<PlayerEvent>>,
     /// Addresses of `X-Forwarded-For`; full here, cut by `privacy::anonymise`.
     pub forwarded_for: Vec<String>,
     pub fle_status: Option<String>,
@@ -453,6 +470,19 @@ pub struct CdnRequest {
     pub range_start: Option<i64>,
     pub range_end: Option<i64>,
     pub is_bot: Option<bool>,
+    /// City and country (ISO 3166-1 alpha-2) of the POP.
+    pub pop_city: Option<&'static str>,
+    pub pop_country: Option<&'static str>,
+    /// What was asked for: manifest, init, segment, key, subtitle, image or other.
+    pub object_class: Option<&'static str>,
+    /// As the path or the content type says, e.g. `mp4`.
+    pub container: Option<&'static str>,
+    /// CMCD's `ot`, in the words of `PlayerEvent::object_type`.
+    pub object_type: Option<&'static str>,
+    /// By the rules of the settings, from host and path; else what the player's CMCD names.
+    pub content_id: Option<String>,
+    /// The session that the player's CMCD names.
+    pub session_id: Option<String>,
     pub device: Device,
     /// The full client address. In memory only; gone after `privacy::anonymise`.
     pub client_address: Option<String>,

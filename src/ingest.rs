@@ -229,12 +229,15 @@ impl Ingest {
     pub async fn commit_batch(&mut self, batch: Batch, closed_ms: Option<i64>, now_ms: i64) -> Result<Epoch, LakeError> {
         let Batch {
             players,
+            reports,
             requests,
             rejects,
             positions,
             is_full: _,
         } = batch;
         let (players, known) = self.drop_known_players(players).await?;
+        // One that the lake has came with a request that it has, which is counted.
+        let (reports, _) = self.drop_known_players(reports).await?;
         let requests = self.drop_known_requests(requests).await?;
         self.positions.advance(&positions);
         for position in &positions {
@@ -258,7 +261,8 @@ impl Ingest {
         for (kind, stored) in [(Kind::Player, players.len()), (Kind::Cdn, requests.len())] {
             epoch.counts.add(count(kind, stored, &rejects, &positions));
         }
-        self.commit_players(players, &rejects, &positions).await?;
+        // Reports before the requests that held them, whose commit says that they have been read.
+        self.commit_players(players, reports, &rejects, &positions).await?;
         self.commit_requests(requests, &rejects, &positions).await?;
         self.positions.committed(&positions, now_ms);
         tracing::debug!(open = self.sessions.open_sessions(), events = self.sessions.events_in_memory(), watermark = ?self.watermark_ms(), "sessions in memory");
@@ -341,12 +345,20 @@ impl Ingest {
         Ok(())
     }
 
-    async fn commit_players(&mut self, rows: Vec<PlayerRow>, rejects: &[RejectRow], positions: &[Position]) -> Result<(), LakeError> {
-        if !positions.iter().any(|position| position.kind == Kind::Player) {
+    async fn commit_players(
+        &mut self,
+        mut rows: Vec<PlayerRow>,
+        reports: Vec<PlayerRow>,
+        rejects: &[RejectRow],
+        positions: &[Position],
+    ) -> Result<(), LakeError> {
+        if reports.is_empty() && !positions.iter().any(|position| position.kind == Kind::Player) {
             return Ok(());
         }
         let counts = count(Kind::Player, rows.len(), rejects, positions);
-        let commit = self.bronze_commit(Kind::Player, BRONZE_PLAYER, counts, positions);
+        let mut commit = self.bronze_commit(Kind::Player, BRONZE_PLAYER, counts, positions);
+        commit.note["reports"] = json!(reports.len());
+        rows.extend(reports);
         let rows = Arc::new(rows);
         let (bronze, silver) = tokio::try_join!(
             self.prepare_rows(BRONZE_PLAYER, bronze_player_columns, &rows),

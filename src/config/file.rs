@@ -42,6 +42,7 @@ pub struct ConfigFile {
     pub ingest: IngestFile,
     pub privacy: PrivacyFile,
     pub network: NetworkFile,
+    pub cdn: CdnFile,
     pub windows: WindowsFile,
     pub pipelines: PipelinesFile,
     pub alerts: AlertsFile,
@@ -61,6 +62,7 @@ pub struct SourceFile {
     pub kinesis: Option<KinesisFile>,
     pub s3: Option<S3File>,
     pub format: Option<SourceFormat>,
+    pub fields: Option<Vec<String>>,
 }
 
 #[derive(Default, PartialEq, Deserialize)]
@@ -91,7 +93,6 @@ impl fmt::Debug for KafkaFile {
 pub struct KinesisFile {
     pub stream: String,
     pub start: Option<StartFrom>,
-    pub fields: Option<Vec<String>>,
     pub share: Option<bool>,
     pub region: Option<String>,
     pub endpoint_url: Option<String>,
@@ -172,6 +173,31 @@ pub struct NetworkFile {
     pub city: Option<PathBuf>,
     pub asn: Option<PathBuf>,
     pub isp: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(default, deny_unknown_fields)]
+pub struct CdnFile {
+    pub content: Option<Vec<ContentFile>>,
+    pub hosts: Option<Vec<HostFile>>,
+    pub trusted_proxies: Option<u64>,
+}
+
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(default, deny_unknown_fields)]
+pub struct ContentFile {
+    pub host: Option<String>,
+    pub path: String,
+}
+
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(default, deny_unknown_fields)]
+pub struct HostFile {
+    pub host: String,
+    pub cdn: String,
 }
 
 #[derive(Debug, Default, PartialEq, Deserialize)]

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::file::{KafkaFile, KinesisFile, S3File, SourceFile};
 use super::{Checks, check_endpoint};
-use crate::event::decode::Format;
+use crate::event::decode::{Format, check_fields};
 use crate::source::kafka::{KafkaSettings, Start, validate};
 
 /// What the receiver is called in the log and in metrics.
@@ -31,6 +31,8 @@ pub struct SourceConfig {
     pub name: String,
     pub from: SourceKind,
     pub format: SourceFormat,
+    /// What the records' fields are, where they do not say so themselves: on one line, as decoders take it.
+    pub fields: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,8 +60,44 @@ pub enum SourceFormat {
     /// CMCD version 1 or 2, one record a line.
     Cmcd,
     CloudfrontV1,
+    CloudfrontV2,
+    /// Needs the field list of the log configuration in `fields`.
+    CloudfrontRealtime,
+    AkamaiDs2,
+    Fastly,
+    Cloudflare,
+    GoogleMediaCdn,
+    Combined,
+    /// Needs a field map in `fields`.
+    GenericJson,
+    /// Needs a field map in `fields`.
+    GenericCsv,
     /// The 12-key JSON of the reference log processor.
     CdnJson,
+}
+
+impl SourceFormat {
+    /// `None`: it is looked for in the first bytes.
+    pub fn format(self) -> Option<Format> {
+        Some(match self {
+            SourceFormat::Auto => return None,
+            SourceFormat::Reference => Format::Reference,
+            SourceFormat::Ivs => Format::Ivs,
+            SourceFormat::Epas => Format::Epas,
+            SourceFormat::Cmcd => Format::Cmcd,
+            SourceFormat::CloudfrontV1 => Format::CloudFrontV1,
+            SourceFormat::CloudfrontV2 => Format::CloudFrontV2,
+            SourceFormat::CloudfrontRealtime => Format::CloudFrontRealTime,
+            SourceFormat::AkamaiDs2 => Format::Akamai,
+            SourceFormat::Fastly => Format::Fastly,
+            SourceFormat::Cloudflare => Format::Cloudflare,
+            SourceFormat::GoogleMediaCdn => Format::GoogleMediaCdn,
+            SourceFormat::Combined => Format::Combined,
+            SourceFormat::GenericJson => Format::GenericJson,
+            SourceFormat::GenericCsv => Format::GenericCsv,
+            SourceFormat::CdnJson => Format::CdnJson,
+        })
+    }
 }
 
 /// Where a partition of which the lake has nothing is read from.
@@ -111,8 +149,6 @@ impl fmt::Debug for Kafka {
 pub struct Kinesis {
     pub stream: String,
     pub start: StartFrom,
-    /// Columns of a CloudFront real-time log.
-    pub fields: Vec<String>,
     /// Share the shards with other daemons by leases beside the tables.
     pub share: bool,
     pub region: Option<String>,
@@ -146,6 +182,7 @@ pub(super) fn sources(written: Option<Vec<SourceFile>>, checks: &mut Checks) -> 
         let key = format!("sources[{index}]");
         let name = source.name.clone().unwrap_or_else(|| usual_name(&source));
         let format = source.format.unwrap_or_default();
+        let fields = fields(&key, source.fields.as_deref(), format, checks);
         let Some(from) = kind(&key, source, checks) else { continue };
         if name.is_empty() {
             checks.complain(&key, "this source has no name", "add `name: ...`");
@@ -156,9 +193,44 @@ pub(super) fn sources(written: Option<Vec<SourceFile>>, checks: &mut Checks) -> 
             let message = format!("a second source named {name:?}");
             checks.complain(&key, message, "give one of them another `name: ...`");
         }
-        sources.push(SourceConfig { name, from, format });
+        sources.push(SourceConfig {
+            name,
+            from,
+            format,
+            fields,
+        });
     }
     sources
+}
+
+/// The field list or map of a source on one line.
+fn fields(key: &str, written: Option<&[String]>, format: SourceFormat, checks: &mut Checks) -> Option<String> {
+    const LAYOUT_FIX: &str = "see docs/cdn-logs.md for the fields of each format";
+    let key = format!("{key}.fields");
+    let Some(format) = format.format() else {
+        if written.is_some() {
+            checks.complain(&key, "fields without a format", "add `format: ...` to this source");
+        }
+        return None;
+    };
+    let text = written.map(|items| items.join(" "));
+    match &text {
+        None if format.needs_fields() => {
+            let message = format!("{} records do not name their fields, and nothing else does", format.as_str());
+            checks.complain(&key, message, LAYOUT_FIX);
+        }
+        None => {}
+        Some(_) if !format.has_layout() => {
+            let message = format!("{} records name their fields themselves", format.as_str());
+            checks.complain(&key, message, "take `fields` out");
+        }
+        Some(text) => {
+            if let Err(reject) = check_fields(format, text) {
+                checks.complain(&key, reject.detail, LAYOUT_FIX);
+            }
+        }
+    }
+    text
 }
 
 /// The one place that a source is read from.
@@ -243,7 +315,6 @@ fn kinesis(key: &str, written: KinesisFile, checks: &mut Checks) -> Kinesis {
     Kinesis {
         stream: written.stream,
         start: written.start.unwrap_or_default(),
-        fields: written.fields.unwrap_or_default(),
         share: written.share.unwrap_or(false),
         region: written.region,
         endpoint_url: written.endpoint_url,

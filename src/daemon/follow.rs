@@ -244,7 +244,14 @@ impl Following<'_> {
         let followed = sources::followed(config, around).await?;
         let source_names = followed.iter().map(|source| source.name().to_owned()).collect();
         let limits = sources::batch_limits(config);
-        let intake = Intake::new(followed, limits, Arc::clone(&house.enricher), Arc::clone(&house.privacy), clock);
+        let intake = Intake::new(
+            followed,
+            sources::fields(config),
+            limits,
+            Arc::clone(&house.enricher),
+            Arc::clone(&house.privacy),
+            clock,
+        );
         let watched = config.sources.iter().map(|source| format!("{} ({})", source.name, source.from));
         let watched = watched.collect::<Vec<_>>().join(", ");
         house.status.health().lock().well(&HealthPart::Start);

@@ -35,6 +35,9 @@ pub(super) fn rules_of_identity(config: &Config) -> anyhow::Result<(Arc<Enricher
     }
     let (enricher, complaints) = Enricher::load(&paths);
     log_complaints(&complaints);
+    let enricher = enricher
+        .with_trusted_proxies(config.cdn.trusted_proxies)
+        .with_names(config.cdn.content.clone(), config.cdn.hosts.clone());
     let policy = match config.privacy.identity {
         Identity::Pseudonym => IdentityPolicy::Pseudonym,
         Identity::Keep => IdentityPolicy::Keep,

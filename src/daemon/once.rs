@@ -65,7 +65,10 @@ pub async fn ingest_once(
     )
     .await?;
     let source = FolderSource::new(FILES, files, None);
-    let intake = Intake::new(vec![Box::new(source)], sources::batch_limits(config), enricher, privacy, clock);
+    // One source of all files: what is given together is read by one layout.
+    let fields = config.sources.first().and_then(|source| source.fields.clone());
+    let limits = sources::batch_limits(config);
+    let intake = Intake::new(vec![Box::new(source)], vec![fields], limits, enricher, privacy, clock);
     let mut summary = Summary {
         counts: Counts::default(),
         epochs: 0,

@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 
 use super::http_intake::SPOOL_FOLDER;
 use crate::clock::Clock;
-use crate::config::{self, Config, HTTP, SourceFormat, SourceKind, StartFrom};
+use crate::config::{self, Config, HTTP, SourceKind, StartFrom};
 use crate::event::decode::Format;
 use crate::source::files::{FileSource, FilesSpec};
 use crate::source::folders::FolderSource;
@@ -43,7 +43,7 @@ pub struct Surroundings {
 pub async fn followed(config: &Config, around: Surroundings) -> anyhow::Result<Vec<Box<dyn Source>>> {
     let mut sources: Vec<Box<dyn Source>> = Vec::new();
     for source in &config.sources {
-        let format = format_of(source.format);
+        let format = source.format.format();
         let (name, clock) = (source.name.as_str(), &around.clock);
         let built: Box<dyn Source> = match &source.from {
             SourceKind::Files(path) => {
@@ -84,7 +84,6 @@ async fn kinesis_source(
     let mut settings = KinesisSettings::new(name, &written.stream, &around.lake_id);
     settings.region.clone_from(&written.region);
     settings.endpoint_url.clone_from(&written.endpoint_url);
-    settings.header_fields.clone_from(&written.fields);
     settings.format = format;
     settings.start = match written.start {
         StartFrom::Earliest => kinesis::Start::TrimHorizon,
@@ -132,27 +131,20 @@ pub fn names(config: &Config) -> Vec<&str> {
     set.chain([HTTP]).collect()
 }
 
+/// The layouts that the settings give their records.
+pub fn fields(config: &Config) -> Vec<Option<String>> {
+    config.sources.iter().map(|source| source.fields.clone()).collect()
+}
+
 fn file_specs(config: &Config) -> Vec<FilesSpec> {
     let specs = config.sources.iter().filter_map(|source| match &source.from {
         SourceKind::Files(path) => Some(FilesSpec {
             path: path.clone(),
-            format: format_of(source.format),
+            format: source.format.format(),
         }),
         _ => None,
     });
     specs.collect()
-}
-
-fn format_of(format: SourceFormat) -> Option<Format> {
-    match format {
-        SourceFormat::Auto => None,
-        SourceFormat::Reference => Some(Format::Reference),
-        SourceFormat::Ivs => Some(Format::Ivs),
-        SourceFormat::Epas => Some(Format::Epas),
-        SourceFormat::Cmcd => Some(Format::Cmcd),
-        SourceFormat::CloudfrontV1 => Some(Format::CloudFrontV1),
-        SourceFormat::CdnJson => Some(Format::CdnJson),
-    }
 }
 
 /// How much one epoch may hold.

@@ -1,66 +1,39 @@
-//! User agent to device class, system and browser.
+//! User agent to device class, model, system, browser, player and bot.
 //!
 //! `enrich` asks here, for player events and CDN requests alike. The data set is woothee's, compiled
-//! in; names are brought to those of uap-core, which the reference dashboards use (`Mac OS X`, `IE`).
-//! Television sets and newer consoles, which woothee takes for phones and computers, are told by the
-//! tokens their makers put in.
+//! in, and rows of our own for what it does not know: televisions, boxes, consoles, watches, apps and
+//! libraries (`systems`, `models`, `programs`). Names are those of uap-core, which the reference
+//! dashboards use (`Mac OS X`, `IE`).
 //!
-//! Takes the user agent decoded: `%20` in it hides the system.
+//! Takes the user agent as logged or decoded: up to two layers of percent-encoding are taken off, and
+//! `+` for a space, for `%20` in it hides the system.
 //!
 //! Invariant: what is not recognised is `None`, never a word for unknown.
 //! Invariant: memory is bounded, whatever is sent.
 
-use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+mod models;
+mod programs;
+mod systems;
 
-use woothee::parser::{Parser, WootheeResult};
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use percent_encoding::percent_decode_str;
+use woothee::parser::Parser;
 use woothee::woothee::VALUE_UNKNOWN;
 
+use super::remembered::{Asked, Remembered};
 use crate::event::Device;
 
-/// User agents remembered. A site sees a few hundred at a time, so this is rarely full; then it
-/// starts afresh, which costs one parse each. With the longest user agents it holds 4 MiB.
+/// User agents remembered in a generation. A site sees a few hundred at a time, so this is rarely
+/// full. With the longest user agents both generations hold 9 MiB, with usual ones 3.
 const REMEMBERED_MAX: usize = 4096;
 
 /// Real user agents end well before; what is behind is not looked at.
 const USER_AGENT_BYTES_MAX: usize = 1024;
 
-/// Tokens of television sets, sticks and boxes, and the system that goes with them where woothee
-/// does not know it.
-const TELEVISIONS: [(&str, Option<&str>); 17] = [
-    ("AppleTV", Some("tvOS")),
-    ("Apple TV", Some("tvOS")),
-    ("tvOS", Some("tvOS")),
-    ("Roku", Some("Roku")),
-    ("Web0S", Some("webOS")),
-    ("Tizen", Some("Tizen")),
-    ("NetCast", None),
-    ("BRAVIA", None),
-    ("HbbTV", None),
-    ("CrKey", None),
-    ("; AFT", None),
-    ("Android TV", None),
-    ("Google TV", None),
-    ("GoogleTV", None),
-    ("SMART-TV", None),
-    ("SmartTV", None),
-    ("Smart TV", None),
-];
-
-/// Consoles that call themselves Windows or name no system.
-const CONSOLES: [&str; 4] = ["PlayStation", "PLAYSTATION", "Xbox", "Nintendo"];
-
-/// Products by which players that fetch media themselves name their releases: `ExoPlayerLib/2.18.1`.
-const PLAYERS: [(&str, &str); 8] = [
-    ("AppleCoreMedia/", "AVPlayer"),
-    ("AndroidXMedia3/", "Media3"),
-    ("ExoPlayerLib/", "ExoPlayer"),
-    ("Roku/DVP-", "Roku"),
-    ("VLC/", "VLC"),
-    ("Lavf/", "FFmpeg"),
-    ("GStreamer/", "GStreamer"),
-    ("Kodi/", "Kodi"),
-];
+/// Layers of percent-encoding: CloudFront's logger puts on one or two.
+const DECODES_MAX: usize = 2;
 
 /// What a user agent says.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -73,28 +46,28 @@ pub struct UserAgent {
 }
 
 /// The parser, and what it found for the user agents of late.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct DeviceLookup {
-    remembered: RwLock<HashMap<Box<str>, Arc<UserAgent>>>,
+    remembered: Remembered<String, Arc<UserAgent>>,
+}
+
+impl Default for DeviceLookup {
+    fn default() -> DeviceLookup {
+        DeviceLookup {
+            remembered: Remembered::new(REMEMBERED_MAX),
+        }
+    }
 }
 
 impl DeviceLookup {
     pub fn lookup(&self, user_agent: &str) -> Arc<UserAgent> {
         let text = cut(user_agent);
-        // A thread that panicked while it held the lock left a whole map behind: entries are only
-        // inserted or all removed.
-        let remembered = self.remembered.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = remembered.get(text) {
-            return Arc::clone(known);
-        }
-        drop(remembered);
-        let told = Arc::new(parse(text));
-        let mut remembered = self.remembered.write().unwrap_or_else(PoisonError::into_inner);
-        if remembered.len() >= REMEMBERED_MAX {
-            remembered.clear();
-        }
-        remembered.insert(text.into(), Arc::clone(&told));
-        told
+        self.remembered.answer(text, || Arc::new(parse(&decoded(text))))
+    }
+
+    /// How often the memory of user agents knew the answer.
+    pub fn asked(&self) -> Asked {
+        self.remembered.asked()
     }
 }
 
@@ -102,107 +75,78 @@ fn cut(text: &str) -> &str {
     &text[..text.floor_char_boundary(USER_AGENT_BYTES_MAX)]
 }
 
+/// Without its percent-encoding, and without `+` for spaces where it holds no space.
+fn decoded(text: &str) -> Cow<'_, str> {
+    let mut text = Cow::Borrowed(text);
+    for _ in 0..DECODES_MAX {
+        let next = percent_decode_str(&text).decode_utf8_lossy();
+        if next == text {
+            break;
+        }
+        text = Cow::Owned(next.into_owned());
+    }
+    match !text.contains(' ') && text.contains("+(") {
+        true => Cow::Owned(text.replace('+', " ")),
+        false => text,
+    }
+}
+
 fn parse(text: &str) -> UserAgent {
     let told = Parser::new().parse(text).unwrap_or_default();
-    if told.category == "crawler" {
-        let device_type = Some("bot".to_owned());
-        let device = Device {
-            device_type,
-            browser: known(told.name),
-            ..Device::default()
-        };
-        return UserAgent {
-            device,
-            is_bot: true,
-            ..UserAgent::default()
-        };
+    if told.category == "crawler" || programs::is_bot(text) {
+        return bot(text, told.name);
     }
-    let television = television(text);
-    let device_type = match television {
-        Some(_) => Some("tv"),
-        None => device_type(&told, text),
+    let is_console = models::console(text).is_some();
+    let os = systems::system(text).or_else(|| os(told.os));
+    // A console's own system has no name of its own; the Xbox runs Windows.
+    let os = os.filter(|os| !is_console || *os == "Windows");
+    let device_type = match is_console {
+        true => Some("console"),
+        false => models::device_type(text, os, told.category),
     };
-    let os = television.flatten().or_else(|| os(told.os));
-    let device = Device {
-        device_type: device_type.map(str::to_owned),
-        device_model: device_model(told.os),
-        os: os.map(str::to_owned),
-        browser: browser(told.name),
-    };
-    let (player_name, player_version) = player(text).unzip();
+    let (player_name, player_version) = programs::player(text).unzip();
     UserAgent {
-        device,
+        device: Device {
+            device_type: device_type.map(str::to_owned),
+            device_model: models::model(text, os),
+            os: os.map(str::to_owned),
+            browser: programs::browser(text, told.name),
+        },
         is_bot: false,
         player_name,
         player_version: player_version.filter(|version| !version.is_empty()),
     }
 }
 
-/// A native player and its release.
-fn player(text: &str) -> Option<(&'static str, String)> {
-    let found = PLAYERS
-        .iter()
-        .find_map(|(token, name)| text.split_once(token).map(|(_, rest)| (*name, rest)));
-    let (name, rest) = found?;
-    let is_version = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-' | '_');
-    let end = rest.find(|letter| !is_version(letter)).unwrap_or(rest.len());
-    Some((name, rest[..end].to_owned()))
-}
-
-/// `Some(None)`: a television set whose system woothee tells.
-fn television(text: &str) -> Option<Option<&'static str>> {
-    TELEVISIONS.iter().find(|(token, _)| text.contains(token)).map(|(_, os)| *os)
-}
-
-fn device_type(told: &WootheeResult<'_>, text: &str) -> Option<&'static str> {
-    if CONSOLES.iter().any(|token| text.contains(token)) {
-        return Some("console");
-    }
-    match told.category {
-        "pc" => Some("desktop"),
-        "smartphone" if is_tablet(told.os, text) => Some("tablet"),
-        "smartphone" | "mobilephone" => Some("mobile"),
-        // The game consoles among the appliances are gone by now.
-        "appliance" => Some("tv"),
-        _ => None,
+/// A crawler is on no device: the system that it names is the one that it plays.
+fn bot(text: &str, told: &str) -> UserAgent {
+    UserAgent {
+        device: Device {
+            device_type: Some("bot".to_owned()),
+            browser: programs::crawler(text, told),
+            ..Device::default()
+        },
+        is_bot: true,
+        ..UserAgent::default()
     }
 }
 
-/// Android tablets leave the word `Mobile` out (Chrome's rule for its own user agents).
-fn is_tablet(os: &str, text: &str) -> bool {
-    os == "iPad" || (os == "Android" && !text.contains("Mobile"))
-}
-
-/// Apple says which of its devices it is; others hide the model in words of their own.
-fn device_model(os: &str) -> Option<String> {
-    matches!(os, "iPhone" | "iPad" | "iPod").then(|| os.to_owned())
-}
-
+/// Systems that woothee tells and our rows do not, in uap-core's words.
 fn os(name: &str) -> Option<&str> {
     match name {
         "" | VALUE_UNKNOWN => None,
+        // Carriers and kinds of device, which stand in for a system there.
+        "docomo" | "au" | "SoftBank" | "emobile" | "WILLCOM" | "jig" | "DigitalTV" => None,
         "Mac OSX" => Some("Mac OS X"),
         "Mac OS Classic" => Some("Mac OS"),
         "iPhone" | "iPad" | "iPod" => Some("iOS"),
         "ChromeOS" => Some("Chrome OS"),
+        "SymbianOS" => Some("Symbian OS"),
         "Windows Phone OS" => Some("Windows Phone"),
-        "Windows CE" => Some("Windows CE"),
         _ if name.starts_with("Windows") => Some("Windows"),
         _ if name.starts_with("BlackBerry") => Some("BlackBerry OS"),
         _ => Some(name),
     }
-}
-
-fn browser(name: &str) -> Option<String> {
-    match name {
-        "Internet Explorer" => Some("IE".to_owned()),
-        "SamsungBrowser" => Some("Samsung Internet".to_owned()),
-        _ => known(name),
-    }
-}
-
-fn known(name: &str) -> Option<String> {
-    (!name.is_empty() && name != VALUE_UNKNOWN).then(|| name.to_owned())
 }
 
 #[cfg(test)]
@@ -303,7 +247,7 @@ mod tests {
         );
         check(
             "Mozilla/5.0 (PlayStation 4 7.51) AppleWebKit/605.1.15 (KHTML, like Gecko)",
-            [Some("console"), Some("PlayStation 4"), Some("PlayStation 4")],
+            [Some("console"), None, None],
         );
     }
 
@@ -315,6 +259,108 @@ mod tests {
     }
 
     #[test]
+    fn crawlers_and_probes_are_told_by_their_words() {
+        for (user_agent, name) in [
+            (
+                "Mozilla/5.0 (compatible; ExampleBot/7.0; +http://example.com/robot/)",
+                Some("ExampleBot"),
+            ),
+            (
+                "Mozilla/5.0 (Linux; Android 7.0;) AppleWebKit/537.36 Mobile Safari/537.36 (compatible; AspiegelBot)",
+                Some("AspiegelBot"),
+            ),
+            (
+                "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 HeadlessChrome/62.0.3202.89 Safari/537.36",
+                None,
+            ),
+            ("Scrapy/0.22.2 (+http://scrapy.org)", None),
+        ] {
+            check(user_agent, [Some("bot"), None, name]);
+        }
+        check(
+            "Mozilla/5.0 (Linux; Android 9; CUBOT) AppleWebKit/537.36 Chrome/80.0.3987.99 Mobile Safari/537.36",
+            [Some("mobile"), Some("Android"), Some("Chrome")],
+        );
+        check("curl/7.55.1", [None, None, None]);
+    }
+
+    #[test]
+    fn sets_and_boxes_are_televisions_and_watches_and_speakers_are_none() {
+        let check = |user_agent: &str, device_type: Option<&str>, os: &str| {
+            let told = DeviceLookup::default().lookup(user_agent);
+            let found = (told.device.device_type.as_deref(), told.device.os.as_deref());
+            assert_eq!(found, (device_type, Some(os)), "{user_agent}");
+        };
+        check(
+            "HbbTV/1.1.1 (;Samsung;SmartTV2013;T-FXPDEUC-1102.2;;) WebKit",
+            Some("tv"),
+            "Samsung",
+        );
+        check(
+            "Mozilla/5.0 (Linux; Andr0id 9; BRAVIA 4K UR2) AppleWebKit/537.36 HbbTV/1.5.1 (+DRM; Sony;)",
+            Some("tv"),
+            "Android",
+        );
+        check(
+            "Mozilla/5.0 (SMART-TV; Linux; Tizen 5.5) HbbTV/1.5.1 (+DRM;Samsung;SmartTV2020;)",
+            Some("tv"),
+            "Tizen",
+        );
+        check(
+            "Mozilla/5.0 (Linux; Tizen 2.3; SAMSUNG SM-Z130H) AppleWebKit/537.3 Mobile Safari/537.3",
+            Some("mobile"),
+            "Tizen",
+        );
+        check(
+            "Mozilla/5.0 (QtEmbedded; U; Linux; C) AppleWebKit/533.3 MAG200 stbapp",
+            Some("tv"),
+            "Linux",
+        );
+        check(
+            "Mozilla/5.0 (X11; Linux armv7l) Chrome/90.0 Safari/537.36 CrKey/1.56 DeviceType/SmartSpeaker",
+            None,
+            "Chromecast SmartSpeaker",
+        );
+        check("atc/1.0 watchOS/5.1.3 model/Watch3,4 hwp/t8004", None, "WatchOS");
+        check(
+            "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 CriOS/120 Safari/605.1.15",
+            Some("tablet"),
+            "iOS",
+        );
+        check(
+            "AppleCoreMedia/1.0.0.21F79 (iPhone; U; CPU OS 17_5 like Mac OS X; en_us)",
+            Some("mobile"),
+            "iOS",
+        );
+        check(
+            "AppleCoreMedia/1.0.0.21F79 (Macintosh; U; Intel Mac OS X 10_15_7; en_us)",
+            Some("desktop"),
+            "Mac OS X",
+        );
+        check("Example/5.2 (Linux;Android 14) ExoPlayerLib/2.18.1", Some("mobile"), "Android");
+        check(
+            "Mozilla/5.0 (Mobile; rv:48.0) Gecko/48.0 Firefox/48.0 KAIOS/2.5.1",
+            Some("mobile"),
+            "KaiOS",
+        );
+    }
+
+    #[test]
+    fn a_browser_goes_by_one_name_on_every_device() {
+        let check = |products: &str, browser: &str| {
+            let user_agent = format!("Mozilla/5.0 (Linux; Android 10; Pixel 3) AppleWebKit/537.36 (KHTML, like Gecko) {products}");
+            let told = DeviceLookup::default().lookup(&user_agent);
+            assert_eq!(told.device.browser.as_deref(), Some(browser), "{products}");
+        };
+        check("Chrome/80.0 Mobile Safari/537.36 EdgA/45.0", "Edge");
+        check("Chrome/80.0 Safari/537.36 Edg/80.0", "Edge");
+        check("SamsungBrowser/11.1 Chrome/75.0 Mobile Safari/537.36", "Samsung Internet");
+        check("Silk/80.1 like Chrome/80.0 Safari/537.36", "Amazon Silk");
+        check("Chrome/80.0 Mobile Safari/537.36 OPR/57.0", "Opera");
+        check("CriOS/80.0 Mobile Safari/604.1", "Chrome");
+    }
+
+    #[test]
     fn the_unknown_is_none() {
         for text in ["", "-", "my-player", "Mozilla/5.0", "\u{0}\u{1}"] {
             check(text, [None, None, None]);
@@ -322,15 +368,66 @@ mod tests {
     }
 
     #[test]
+    fn a_user_agent_is_read_as_logged_too() {
+        let sent = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/78.0.3904.108 Safari/537.36";
+        let expected = [Some("desktop"), Some("Windows"), Some("Chrome")];
+        let once = sent.replace(' ', "%20");
+        for logged in [once.as_str(), &once.replace('%', "%25"), &sent.replace(' ', "+")] {
+            check(logged, expected);
+        }
+        check("Example/1.0+(Linux; Android 14; Pixel 8)", [Some("mobile"), Some("Android"), None]);
+    }
+
+    #[test]
+    fn a_device_names_its_model() {
+        let check = |user_agent: &str, model: Option<&str>| {
+            let told = DeviceLookup::default().lookup(user_agent);
+            assert_eq!(told.device.device_model.as_deref(), model, "{user_agent}");
+        };
+        check(
+            "Mozilla/5.0 (Linux; Android 10; Pixel 3) AppleWebKit/537.36 Chrome/80.0 Mobile Safari/537.36",
+            Some("Pixel 3"),
+        );
+        check(
+            "Mozilla/5.0 (Linux; U; Android 9; de-de; SM-T510 Build/PPR1.180610.011) AppleWebKit/537.36",
+            Some("SM-T510"),
+        );
+        check(
+            "Mozilla/5.0 (Linux; Android 13; SAMSUNG SM-S911B) AppleWebKit/537.36 SamsungBrowser/23.0",
+            Some("SM-S911B"),
+        );
+        check(
+            "Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 Chrome/120.0.0.0 Mobile Safari/537.36",
+            None,
+        );
+        check("Example/5.2 (Linux;Android 14) ExoPlayerLib/2.18.1", None);
+        check(
+            "Mozilla/5.0 (Linux; Android 9; AFTMM Build/PS7242; wv) AppleWebKit/537.36",
+            Some("AFTMM"),
+        );
+        check("Mozilla/5.0 (iPhone; CPU iPhone OS 10_2_1 like Mac OS X)", Some("iPhone"));
+        check("AppleTV11,1/11.1", Some("AppleTV11,1"));
+        check("AppleCoreMedia/1.0.0.12F69 (Apple TV; U; CPU OS 8_3 like Mac OS X; en_us)", None);
+        check("Roku4640X/DVP-7.70 (297.70E04154A)", Some("4640X"));
+        check("Mozilla/5.0 (Nintendo WiiU) AppleWebKit/534.52", Some("Nintendo Wii U"));
+        check(
+            "Mozilla/5.0 (Windows NT 10.0; Win64; x64; Xbox; Xbox One) AppleWebKit/537.36 Edge/44.18363",
+            Some("Xbox One"),
+        );
+        check("Mozilla/5.0 (X11; Linux x86_64; rv:83.0) Gecko/20100101 Firefox/83.0", None);
+    }
+
+    #[test]
     fn memory_is_bounded() {
         let devices = DeviceLookup::default();
-        for number in 0..REMEMBERED_MAX + 10 {
+        for number in 0..3 * REMEMBERED_MAX {
             devices.lookup(&format!("player {number}"));
         }
-        assert_eq!(devices.remembered.read().unwrap().len(), 10);
+        assert!(devices.remembered.len() <= 2 * REMEMBERED_MAX);
         let longest = "ä".repeat(USER_AGENT_BYTES_MAX);
         assert_eq!(devices.lookup(&longest), devices.lookup(&longest[..USER_AGENT_BYTES_MAX]));
-        assert_eq!(devices.remembered.read().unwrap().len(), 11);
+        let Asked { hits, misses } = devices.asked();
+        assert_eq!((hits, misses), (1, 3 * REMEMBERED_MAX as u64 + 1));
     }
 
     proptest! {

@@ -8,89 +8,35 @@
 //! Invariant: the payload is the line as received, byte for byte, without its line end.
 
 pub mod body;
-mod cdn_json;
-mod cloudfront;
+mod cdn;
 pub mod cmcd;
+mod detect;
 mod epas;
+mod format;
 mod ivs;
+mod layout;
 mod reading;
 mod reference;
 pub mod spooled;
 mod text;
 
 use super::{CdnRequest, PlayerEvent, Reject, RejectReason};
-use cloudfront::Layout;
+use cdn::cloudfront::{json, real_time, standard};
+use cdn::{akamai, cdn_json, cloudflare, cmcd_in_log, combined, fastly, generic, media_cdn, report};
+use layout::Layout;
 use spooled::Unspooled;
 use text::{reject, without_bom, without_line_end};
 
+pub use detect::{detect, detect_record};
+pub use format::{Format, Kind};
+pub use layout::check_fields;
+
 /// Longest record, bytes: three hundred times an ordinary one, and small enough to hold many.
 pub const RECORD_BYTES_MAX: usize = 1 << 20;
+/// The byte order mark as UTF-8 has it.
+const BOM: &[u8] = b"\xef\xbb\xbf";
 /// Deepest nesting of a JSON record: players send one or two levels.
 pub const NESTING_MAX: usize = 32;
-/// Lines that `detect` looks at: a file whose first hundred lines decide nothing is not ours.
-const DETECT_LINES_MAX: usize = 100;
-
-/// How a file's records are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Format {
-    /// The reference player's events, one JSON object a line.
-    Reference,
-    /// Amazon IVS player events, one JSON object a line.
-    Ivs,
-    /// Eyevinn player analytics (EPAS), one JSON object a line.
-    Epas,
-    /// CMCD version 1 or 2, one record a line.
-    Cmcd,
-    /// The HTTP receiver's own spool: records of any dialect, already anonymous.
-    Spooled,
-    /// CloudFront standard log, version 1.
-    CloudFrontV1,
-    /// The reference system's 12-key JSON made of a CDN log.
-    CdnJson,
-}
-
-/// What a format's records become.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Kind {
-    Player,
-    Cdn,
-}
-
-impl Format {
-    pub const ALL: [Format; 7] = [
-        Format::Reference,
-        Format::Ivs,
-        Format::Epas,
-        Format::Cmcd,
-        Format::Spooled,
-        Format::CloudFrontV1,
-        Format::CdnJson,
-    ];
-
-    /// The name used in settings and in bronze.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Format::Reference => "reference",
-            Format::Ivs => "ivs",
-            Format::Epas => "epas",
-            Format::Cmcd => "cmcd",
-            Format::Spooled => "spooled",
-            Format::CloudFrontV1 => "cloudfront_v1",
-            Format::CdnJson => "cdn_json",
-        }
-    }
-
-    pub fn parse(name: &str) -> Option<Format> {
-        Format::ALL.into_iter().find(|format| format.as_str() == name)
-    }
-
-    pub fn table(self) -> Kind {
-        match self {
-            Format::Reference | Format::Ivs | Format::Epas | Format::Cmcd | Format::Spooled => Kind::Player,
-            Format::CloudFrontV1 | Format::CdnJson => Kind::Cdn,
-        }
-    }
-}
 
 /// What a line turned out to be.
 #[derive(Debug, Clone, PartialEq)]
@@ -110,98 +56,34 @@ pub struct DecodeContext {
     pub now_ms: i64,
 }
 
-/// The format of a file by its first bytes, which may end anywhere.
-///
-/// The first line that decides counts. `None`: nothing decides yet, so look again with more bytes,
-/// or give up if there are none.
-pub fn detect(head: &[u8]) -> Option<Format> {
-    let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
-    let mut first_is_object = None;
-    for line in head.split_inclusive(|byte| *byte == b'\n').take(DETECT_LINES_MAX) {
-        let readable = readable_start(line).trim();
-        if readable.is_empty() {
-            continue;
-        }
-        let is_whole = line.ends_with(b"\n");
-        if let Some(format) = format_of(readable, is_whole) {
-            return Some(format);
-        }
-        first_is_object.get_or_insert(is_whole && readable.starts_with('{'));
-    }
-    (first_is_object == Some(true)).then_some(Format::Reference)
-}
-
-/// The text up to the first byte that is not UTF-8: the last line may be cut inside a character.
-fn readable_start(line: &[u8]) -> &str {
-    match line.utf8_chunks().next() {
-        Some(chunk) => chunk.valid(),
-        None => "",
-    }
-}
-
-/// A whole line must be sound JSON to decide; one that is cut here decides by the keys it still has.
-fn format_of(line: &str, is_whole: bool) -> Option<Format> {
-    if line.starts_with('{') {
-        return object_format(line, is_whole);
-    }
-    if cmcd::recognises(line) {
-        return Some(Format::Cmcd);
-    }
-    if line.starts_with("#Version:") || cloudfront::field_list(line).is_some() {
-        return Some(Format::CloudFrontV1);
-    }
-    let (first_cell, _) = line.split_once('\t')?;
-    text::is_date(first_cell).then_some(Format::CloudFrontV1)
-}
-
-fn object_format(json: &str, is_whole: bool) -> Option<Format> {
-    type Recognises = fn(&str, bool) -> bool;
-    let dialects: [(Format, Recognises); 4] = [
-        (Format::CdnJson, cdn_json::recognises),
-        (Format::Ivs, ivs::recognises),
-        (Format::Epas, epas::recognises),
-        (Format::Reference, reference::recognises),
-    ];
-    let known = dialects.into_iter().find(|(_, recognises)| recognises(json, is_whole));
-    known.map(|(format, _)| format)
-}
-
-/// The player dialect of one whole record; `None` if no dialect knows it.
-pub fn detect_record(record: &[u8]) -> Option<Format> {
-    let record = without_bom(std::str::from_utf8(record).ok()?).trim();
-    let format = match record.starts_with('{') {
-        true => object_format(record, true),
-        false => cmcd::recognises(record).then_some(Format::Cmcd),
-    };
-    format.filter(|format| format.table() == Kind::Player)
-}
-
-/// Decodes the lines of one file, in order: a CloudFront header holds for the lines after it.
+/// Decodes the lines of one file, in order: a CloudFront header holds for the lines after it. A source may
+/// hand in such a line of its own, `#Fields: ...`, for every format that has a layout.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decoder {
     format: Format,
-    /// The `#Fields` list in force; only CloudFront logs have one.
-    layout: Option<Layout>,
+    layout: Layout,
 }
 
 impl Decoder {
     pub fn new(format: Format) -> Decoder {
-        Decoder { format, layout: None }
-    }
-
-    /// A decoder in the middle of a file, or for a record out of bronze: `fields` is the list that
-    /// was in force there, as `fields()` gave it. A list that cannot be used counts as none.
-    pub fn with_fields(format: Format, fields: Option<&str>) -> Decoder {
-        let layout = match (format, fields) {
-            (Format::CloudFrontV1, Some(fields)) => Layout::new(fields).ok().flatten(),
-            _ => None,
-        };
+        let layout = Layout::Absent;
         Decoder { format, layout }
     }
 
-    /// The `#Fields` list in force, names separated by one blank.
+    /// A decoder in the middle of a file, for a record out of bronze, or for a format whose records do not
+    /// name their fields: `fields` is the list that is in force, as `fields()` gave it or as the settings
+    /// have it. A list that cannot be used counts as none (`check_fields` says why).
+    pub fn with_fields(format: Format, fields: Option<&str>) -> Decoder {
+        let layout = fields.and_then(|fields| Layout::of(format, fields).ok());
+        Decoder {
+            format,
+            layout: layout.unwrap_or(Layout::Absent),
+        }
+    }
+
+    /// The field list in force, on one line.
     pub fn fields(&self) -> Option<&str> {
-        self.layout.as_ref().map(Layout::fields)
+        self.layout.text()
     }
 
     /// One line, with or without its line end.
@@ -215,37 +97,74 @@ impl Decoder {
         match self.format {
             Format::Reference | Format::Ivs | Format::Epas | Format::Cmcd => {
                 let event = decode_player(self.format, readable(line)?, context)?;
-                Ok(Decoded::Player(event))
+                return Ok(Decoded::Player(event));
             }
-            Format::Spooled => Ok(Decoded::Spooled(spooled::decode(readable(line)?)?)),
-            Format::CdnJson => {
-                let request = cdn_json::decode(readable(line)?, context)?;
-                Ok(Decoded::Cdn(Box::new(request)))
-            }
-            Format::CloudFrontV1 => self.decode_cloudfront(line, context),
+            Format::CmcdLog => return Ok(Decoded::Player(report::decode(readable(line)?, context)?)),
+            Format::Spooled => return Ok(Decoded::Spooled(spooled::decode(readable(line)?)?)),
+            _ => {}
         }
-    }
-
-    fn decode_cloudfront(&mut self, line: &[u8], context: &DecodeContext) -> Result<Decoded, Reject> {
-        let header = without_bom(readable_start(line));
-        if header.starts_with('#') {
-            self.header(header, line)?;
+        let is_header = match self.format {
+            Format::CloudFrontV1 | Format::CloudFrontRealTime => self.takes_comment(line)?,
+            // A source that knows its layout says it so; in the records themselves such a line is data.
+            Format::GenericJson | Format::GenericCsv if self.layout == Layout::Absent => self.takes_comment(line)?,
+            Format::GenericCsv => self.takes_names(readable(line)?)?,
+            _ => false,
+        };
+        if is_header {
             return Ok(Decoded::Nothing);
         }
-        let request = cloudfront::decode(readable(line)?, self.layout.as_ref(), context)?;
-        Ok(Decoded::Cdn(Box::new(request)))
+        let mut request = self.decode_request(readable(line)?, context)?;
+        cmcd_in_log::settle(&mut request);
+        Ok(Decoded::Cdn(request))
     }
 
-    /// A comment changes nothing. A `#Fields` line takes effect, or, if it cannot be used, ends the
-    /// old one: records bound to a list that no longer holds would be wrong in silence.
-    fn header(&mut self, header: &str, line: &[u8]) -> Result<(), Reject> {
-        let Some(list) = cloudfront::field_list(header) else {
-            return Ok(());
+    fn decode_request(&self, line: &str, context: &DecodeContext) -> Result<Box<CdnRequest>, Reject> {
+        let request = match (self.format, &self.layout) {
+            (Format::CloudFrontV2, _) => return json::decode(line, context),
+            (Format::CloudFrontRealTime, Layout::RealTime(list)) => return real_time::decode(line, Some(list), context),
+            (Format::CloudFrontRealTime, _) => return real_time::decode(line, None, context),
+            (Format::Akamai, _) => akamai::decode(line, context),
+            (Format::Fastly, _) => fastly::decode(line, context),
+            (Format::Cloudflare, _) => cloudflare::decode(line, context),
+            (Format::GoogleMediaCdn, _) => media_cdn::decode(line, context),
+            (Format::Combined, _) => combined::decode(line, context),
+            (Format::CdnJson, _) => cdn_json::decode(line, context),
+            (_, Layout::Mapped(map)) => generic::decode(line, map, context),
+            (Format::GenericJson | Format::GenericCsv, _) => Err(reject(
+                RejectReason::MissingFields,
+                "the format has no names of its own; give the source a field map",
+            )),
+            (_, Layout::W3c(layout)) => return standard::decode(line, Some(layout), context),
+            _ => return standard::decode(line, None, context),
         };
-        self.layout = None;
+        request.map(Box::new)
+    }
+
+    /// True for the line of a CSV that names its columns, the first or a repeated one.
+    fn takes_names(&mut self, line: &str) -> Result<bool, Reject> {
+        let Layout::Mapped(map) = &mut self.layout else {
+            return Ok(false);
+        };
+        if !map.needs_header() {
+            return Ok(map.is_header(line));
+        }
+        *map = map.with_header(line)?;
+        Ok(true)
+    }
+
+    /// True for a line of a W3C header. A comment changes nothing. A `#Fields` line takes effect, or, if it
+    /// cannot be used, ends the old one: records bound to a list that no longer holds would be wrong in silence.
+    fn takes_comment(&mut self, line: &[u8]) -> Result<bool, Reject> {
+        if !line.strip_prefix(BOM).unwrap_or(line).starts_with(b"#") {
+            return Ok(false);
+        }
+        let Some(list) = standard::field_list(without_bom(readable_start(line))) else {
+            return Ok(true);
+        };
+        self.layout = Layout::Absent;
         readable(line)?;
-        self.layout = Layout::new(list)?;
-        Ok(())
+        self.layout = Layout::of(self.format, list)?;
+        Ok(true)
     }
 }
 
@@ -268,6 +187,14 @@ fn decode_as(format: Format, record: &str, context: &DecodeContext) -> Result<Bo
         Format::Epas => epas::decode(record, context).map(Box::new),
         Format::Cmcd => cmcd::decode_event(record, context),
         _ => reference::decode(record, context).map(Box::new),
+    }
+}
+
+/// The text up to the first byte that is not UTF-8: the last line may be cut inside a character.
+fn readable_start(line: &[u8]) -> &str {
+    match line.utf8_chunks().next() {
+        Some(chunk) => chunk.valid(),
+        None => "",
     }
 }
 
@@ -316,62 +243,144 @@ mod tests {
         assert_eq!(Format::Reference.table(), Kind::Player);
         assert_eq!(Format::CloudFrontV1.table(), Kind::Cdn);
         assert_eq!(Format::CdnJson.table(), Kind::Cdn);
+        let players = Format::ALL.into_iter().filter(|format| format.table() == Kind::Player);
+        assert_eq!(players.count(), 6);
     }
 
     #[test]
-    fn the_first_line_that_decides_names_the_format() {
-        let check = |head: &[u8], expected: Option<Format>| {
-            assert_eq!(detect(head), expected, "{}", head.escape_ascii());
+    fn a_layout_of_the_settings_is_checked_and_carried_on_one_line() {
+        let check = |format: Format, fields: &str, expected: Result<Option<&str>, RejectReason>| {
+            let checked = check_fields(format, fields).map_err(|reject| reject.reason);
+            assert_eq!(checked, expected.map(|_| ()), "{fields}");
+            let decoder = Decoder::with_fields(format, Some(fields));
+            assert_eq!(decoder.fields(), expected.unwrap_or_default(), "{fields}");
+            assert_eq!(Decoder::with_fields(format, decoder.fields()), decoder);
         };
-        check(PLAYER_LINES.as_bytes(), Some(Format::Reference));
-        check(CDN_LINES.as_bytes(), Some(Format::CdnJson));
-        check(CDN_ROW.as_bytes(), Some(Format::CloudFrontV1));
-        check(HOSTILE_LINES.as_bytes(), Some(Format::Reference));
-        check(b"#Version: 1.0\n#Fields: date time\n", Some(Format::CloudFrontV1));
-        check(b"#fields:\tdate\ttime\n", Some(Format::CloudFrontV1));
-        check(b"\n \r\n{\"METRICTYPE\":\"PLAY\"}\n", Some(Format::Reference));
-        check(b"{\"LogDate\":\"x\",\"RequestId\":\"y\"}", Some(Format::CdnJson));
-        check(b"\xef\xbb\xbf{\"MetricType\":\"PLAY\"}", Some(Format::Reference));
-        check(b"{\"a\":1}\n{\"logdate\":1,\"requestid\":2}\n", Some(Format::CdnJson));
-        check(b"{\"a\":\n{\"MetricType\":1}\n", Some(Format::Reference));
-        check(b"{\"MetricType\":\n{\"logdate\":1,\"requestid\":2}\n", Some(Format::CdnJson));
-        check(
-            b"{\"MetricType\":1,\"at\":\n{\"logdate\":1,\"requestid\":2}\n",
-            Some(Format::CdnJson),
-        );
-        check(b"[1,\n{\"logdate\":1,\"requestid\":2}\n", Some(Format::CdnJson));
-        check(b"# a comment\n{\"MetricType\":\"PLAY\"}\n", Some(Format::Reference));
-        check(b"{\"logdate\":1,\"requestid\":\n{\"MetricType\":1}\n", Some(Format::Reference));
-        check(b"{\"logdate\":1,\"requestid\":2,\n{\"MetricType\":1}\n", Some(Format::Reference));
-        check(b"{\"requestid\":1,\"MetricType\":1}\n", Some(Format::Reference));
-        check(b"{\"logdate\":1,\"MetricType\":1}\n", Some(Format::Reference));
-        check(b"{\"a\":1}\n{\"b\":1}\n", Some(Format::Reference));
+        let real_time = Format::CloudFrontRealTime;
+        check(real_time, "timestamp, c-ip @sample=5%", Ok(Some("timestamp c-ip @sample=5%")));
+        check(real_time, "c-ip", Err(RejectReason::MissingFields));
+        check(real_time, "timestamp @sample=0", Err(RejectReason::MissingFields));
+        check(Format::GenericJson, "time=ts status=code", Ok(Some("time=ts status=code")));
+        check(Format::GenericJson, "status=code", Err(RejectReason::MissingFields));
+        check(Format::CloudFrontV1, "date time", Ok(Some("date time")));
+        check(Format::Fastly, "anything", Ok(None));
+        assert_eq!(outcome(real_time, b"1588752000\t203.0.113.7"), "missing_fields");
+        assert_eq!(outcome(Format::GenericJson, b"{}"), "missing_fields");
     }
 
     #[test]
-    fn what_does_not_decide_waits_for_more() {
-        for head in [
-            &b""[..],
-            b"\n\n",
-            b"[]\n",
-            b"{\"a\":1",
-            b"{\"logdate\":\"2020-05-06\",",
-            b"hello\n",
-            b"2020-05-06",
-            b"\xff\xfe\n",
+    fn a_header_that_the_source_hands_in_is_the_layout() {
+        for (format, header, fields) in [
+            (Format::CloudFrontV1, "#Fields: date time", "date time"),
+            (
+                Format::CloudFrontRealTime,
+                "#Fields: timestamp c-ip @sample=10%",
+                "timestamp c-ip @sample=10%",
+            ),
+            (Format::GenericJson, "#Fields: time=ts", "time=ts"),
+            (
+                Format::GenericCsv,
+                "#Fields: layout=csv columns=ts time=ts",
+                "layout=csv columns=ts time=ts",
+            ),
         ] {
-            assert_eq!(detect(head), None, "{}", head.escape_ascii());
+            let mut decoder = Decoder::new(format);
+            assert_eq!(decoder.decode(header.as_bytes(), &CONTEXT), Ok(Decoded::Nothing));
+            assert_eq!(decoder.fields(), Some(fields));
         }
-        let late = format!("{}{{\"MetricType\":1}}", "x\n".repeat(DETECT_LINES_MAX));
-        assert_eq!(detect(late.as_bytes()), None);
+        let mut mapped = Decoder::with_fields(Format::GenericJson, Some("time=ts"));
+        assert!(mapped.decode(b"#Fields: time=other", &CONTEXT).is_err());
+        assert_eq!(mapped.fields(), Some("time=ts"));
     }
 
     #[test]
-    fn a_cut_first_line_is_recognised_by_the_keys_it_still_has() {
-        assert_eq!(detect(b"{\"MetricType\":\"STREAM\",\"at\":5.0"), Some(Format::Reference));
-        let inside_a_character = &"{\"MetricType\":\"PLAY\",\"video_id\":\"ä".as_bytes()[..34];
-        assert!(std::str::from_utf8(inside_a_character).is_err());
-        assert_eq!(detect(inside_a_character), Some(Format::Reference));
+    fn a_csv_names_its_columns_once_or_again() {
+        let mut decoder = Decoder::with_fields(Format::GenericCsv, Some("layout=csv columns=header time=ts:epoch_s status=code"));
+        let mut read = |line: &str| match decoder.decode(line.as_bytes(), &CONTEXT) {
+            Ok(Decoded::Cdn(request)) => (request.status, decoder.fields().map(str::to_owned)),
+            other => (None, Some(format!("{other:?}"))),
+        };
+        assert_eq!(read("ts,code\n"), (None, Some("Ok(Nothing)".to_owned())));
+        let (status, fields) = read("1588752000,206\n");
+        assert_eq!(status, Some(206));
+        assert_eq!(read("ts,code\n"), (None, Some("Ok(Nothing)".to_owned())));
+        let mut resumed = Decoder::with_fields(Format::GenericCsv, fields.as_deref());
+        assert!(matches!(resumed.decode(b"1588752000,200", &CONTEXT), Ok(Decoded::Cdn(request)) if request.status == Some(200)));
+    }
+
+    #[test]
+    fn every_format_of_a_cdn_gives_the_players_report_and_takes_it_out_of_the_query() {
+        let query = "t=1&CMCD=bl%3D0%2Cbs%2Csid%3D%22s%22";
+        let line = |frame: &str| frame.replace('@', query);
+        let check = |format: Format, fields: Option<&str>, frame: &str| {
+            let decoded = Decoder::with_fields(format, fields).decode(line(frame).as_bytes(), &CONTEXT);
+            let Ok(Decoded::Cdn(request)) = decoded else {
+                panic!("{format:?}: {decoded:?}");
+            };
+            assert_eq!(
+                (request.uri_stem.as_deref(), request.uri_query.as_deref()),
+                (Some("/a/1.ts"), Some("t=1")),
+                "{format:?}"
+            );
+            let event = request.player_event.unwrap_or_else(|| panic!("{format:?}"));
+            assert_eq!(
+                (event.native_session_id.as_deref(), event.stall_flag),
+                (Some("s"), Some(true)),
+                "{format:?}"
+            );
+            assert_eq!((event.source, event.cdn.is_some()), ("cmcd1_log", true), "{format:?}");
+        };
+        check(
+            Format::CloudFrontV1,
+            Some("date time cs-uri-stem cs-uri-query"),
+            "2020-05-06\t08:00:00\t/a/1.ts\t@",
+        );
+        check(
+            Format::CloudFrontV2,
+            None,
+            "{\"timestamp\":\"1588752000\",\"cs-uri-stem\":\"/a/1.ts\",\"cs-uri-query\":\"@\"}",
+        );
+        check(Format::CloudFrontRealTime, Some("timestamp cs-uri-stem"), "1588752000.1\t/a/1.ts?@");
+        check(
+            Format::Akamai,
+            None,
+            "{\"reqTimeSec\":\"1588752000.068\",\"reqPath\":\"a/1.ts\",\"queryStr\":\"@\"}",
+        );
+        check(
+            Format::Fastly,
+            None,
+            "{\"playhead_fastly\":1,\"start_ms\":1588752000068,\"url\":\"/a/1.ts?@\"}",
+        );
+        check(
+            Format::Cloudflare,
+            None,
+            "{\"EdgeStartTimestamp\":1588752000,\"RayID\":\"1\",\"ClientRequestURI\":\"/a/1.ts?@\"}",
+        );
+        check(
+            Format::GoogleMediaCdn,
+            None,
+            "{\"timestamp\":\"2020-05-06T08:00:00Z\",\"httpRequest\":{\"requestUrl\":\"https://m.example/a/1.ts?@\"}}",
+        );
+        check(
+            Format::Combined,
+            None,
+            "203.0.113.7 - - [06/May/2020:08:00:00 +0000] \"GET /a/1.ts?@ HTTP/1.1\" 200 5 \"-\" \"-\"",
+        );
+        check(
+            Format::GenericJson,
+            Some("time=ts:epoch_s url=u"),
+            "{\"ts\":1588752000,\"u\":\"/a/1.ts?@\"}",
+        );
+        check(
+            Format::GenericCsv,
+            Some("layout=csv columns=ts,u time=ts:epoch_s url=u"),
+            "1588752000,/a/1.ts?@",
+        );
+        check(
+            Format::CdnJson,
+            None,
+            "{\"logdate\":\"2020-05-06\",\"logtime\":\"08:00:00\",\"cdn_source\":\"x\",\"uri\":\"/a/1.ts\",\"querystring\":\"@\"}",
+        );
     }
 
     #[test]
@@ -518,8 +527,14 @@ mod tests {
     /// What must hold for any line of any format.
     fn check_any_line(line: &[u8]) {
         detect(line);
-        let with_fields = Decoder::with_fields(Format::CloudFrontV1, Some(SHORT_FIELDS));
-        let decoders = Format::ALL.map(Decoder::new).into_iter().chain([with_fields]);
+        let laid_out = [
+            (Format::CloudFrontV1, SHORT_FIELDS),
+            (Format::CloudFrontRealTime, "timestamp c-ip cs-uri-stem x-forwarded-for @sample=5%"),
+            (Format::GenericCsv, "layout=csv columns=header time=logdate"),
+            (Format::GenericJson, "time=TimeStamp:epoch_ms uri_stem=uri"),
+        ];
+        let laid_out = laid_out.map(|(format, fields)| Decoder::with_fields(format, Some(fields)));
+        let decoders = Format::ALL.map(Decoder::new).into_iter().chain(laid_out);
         for mut decoder in decoders {
             let twin = decoder.clone().decode(line, &CONTEXT);
             let decoded = decoder.decode(line, &CONTEXT);

@@ -370,6 +370,8 @@ pub fn remake(batches: &[RecordBatch], enricher: &Enricher, privacy: &Privacy) -
                 Ok(Decoded::Cdn(mut request)) => {
                     request.client_address = None;
                     enricher.enrich_request(&mut request);
+                    // It stands in bronze by itself.
+                    request.player_event = None;
                     request.network = network;
                     request.client_address = text(&prefixes, row);
                     remade.requests.push(RequestRow {

@@ -14,7 +14,7 @@ use crate::enrich::Enricher;
 use crate::event::decode::spooled::{NO_FORMAT, Unspooled};
 use crate::event::decode::{DecodeContext, Decoded, Decoder, Format, Kind, detect};
 use crate::event::schema::{PlayerRow, Provenance, RejectRow, RequestRow};
-use crate::event::{PlayerEvent, Reject, RejectReason};
+use crate::event::{CdnRequest, PlayerEvent, Reject, RejectReason};
 use crate::privacy::Privacy;
 use crate::source::{BatchLimits, Found, Line, Mark, Part, Source, SourceError};
 
@@ -28,6 +28,8 @@ pub struct Intake {
     privacy: Arc<Privacy>,
     clock: Arc<dyn Clock>,
     decoders: HashMap<Arc<str>, Decoder>,
+    /// By source: the layout that the settings give its records.
+    fields: Vec<Option<String>>,
     complaints: Vec<SourceError>,
 }
 
@@ -46,6 +48,8 @@ pub struct NewPartition {
 #[derive(Default)]
 pub struct Batch {
     pub players: Vec<PlayerRow>,
+    /// What players said in requests that are among `requests`: no records of their own, and counted as none.
+    pub reports: Vec<PlayerRow>,
     pub requests: Vec<RequestRow>,
     pub rejects: Vec<RejectRow>,
     pub positions: Vec<Position>,
@@ -82,6 +86,7 @@ impl Position {
 impl Intake {
     pub fn new(
         sources: Vec<Box<dyn Source>>,
+        fields: Vec<Option<String>>,
         limits: BatchLimits,
         enricher: Arc<Enricher>,
         privacy: Arc<Privacy>,
@@ -95,6 +100,7 @@ impl Intake {
             privacy,
             clock,
             decoders: HashMap::new(),
+            fields,
             complaints: Vec::new(),
         }
     }
@@ -110,7 +116,7 @@ impl Intake {
             match self.sources[source].discover() {
                 Ok(found) => new.extend(found.into_iter().map(|found| NewPartition {
                     source,
-                    first_event_ms: self.first_event_ms(&found),
+                    first_event_ms: self.first_event_ms(source, &found),
                     is_live: self.sources[source].is_live(),
                     partition: found.partition,
                 })),
@@ -121,11 +127,15 @@ impl Intake {
     }
 
     /// Event time of a partition's first record, to put partitions in order.
-    fn first_event_ms(&self, found: &Found) -> Option<i64> {
+    fn first_event_ms(&self, source: usize, found: &Found) -> Option<i64> {
         let context = DecodeContext {
             now_ms: self.clock.now_ms(),
         };
-        match decoder_for(found.format?, &found.header).decode(&found.first_line, &context).ok()? {
+        match self
+            .decoder_for(source, found.format?, &found.header)
+            .decode(&found.first_line, &context)
+            .ok()?
+        {
             Decoded::Player(event) => Some(event.event_ts_ms),
             Decoded::Cdn(request) => Some(request.event_ts_ms),
             Decoded::Spooled(Unspooled::Event { event, .. }) => Some(event.event_ts_ms),
@@ -216,9 +226,8 @@ impl Intake {
             finished: part.finished,
         };
         let mut decoder = format.map(|format| {
-            self.decoders
-                .remove(&part.partition)
-                .unwrap_or_else(|| decoder_for(format, &part.header))
+            let known = self.decoders.remove(&part.partition);
+            known.unwrap_or_else(|| self.decoder_for(source, format, &part.header))
         });
         for line in &part.lines {
             let bytes = &part.buffer[line.start..line.end];
@@ -248,14 +257,7 @@ impl Intake {
                     };
                     self.take_event(event, place, &mut position, batch);
                 }
-                Ok(Decoded::Cdn(mut request)) => {
-                    position.newest_ms = position.newest_ms.max(Some(request.event_ts_ms));
-                    self.enricher.enrich_request(&mut request);
-                    batch.requests.push(RequestRow {
-                        request: self.privacy.anonymise_request(request),
-                        place,
-                    });
-                }
+                Ok(Decoded::Cdn(request)) => self.take_request(request, place, &mut position, batch),
                 Ok(Decoded::Spooled(Unspooled::Refused(refused))) => batch.rejects.push(RejectRow {
                     reject: refused.reject,
                     place: Provenance {
@@ -285,6 +287,37 @@ impl Intake {
         has_some.then(|| self.privacy.anonymise_attributes(text))?.map(Arc::from)
     }
 
+    fn take_request(&self, mut request: Box<CdnRequest>, place: Provenance, position: &mut Position, batch: &mut Batch) {
+        position.newest_ms = position.newest_ms.max(Some(request.event_ts_ms));
+        self.enricher.enrich_request(&mut request);
+        if let Some(mut event) = request.player_event.take() {
+            // The request knows more of its proxies.
+            event.network.clone_from(&request.network);
+            self.enricher.enrich_event(&mut event);
+            let place = Provenance {
+                format: Format::CmcdLog.as_str(),
+                ..place.clone()
+            };
+            let event = self.privacy.anonymise(event);
+            batch.reports.push(PlayerRow { event, place });
+        }
+        batch.requests.push(RequestRow {
+            request: self.privacy.anonymise_request(request),
+            place,
+        });
+    }
+
+    fn decoder_for(&self, source: usize, format: Format, header: &[u8]) -> Decoder {
+        let fields = self.fields.get(source).and_then(Option::as_deref);
+        let mut decoder = Decoder::with_fields(format, fields);
+        let context = DecodeContext { now_ms: i64::MAX };
+        for line in header.split(|byte| *byte == b'\n') {
+            // Header lines bind columns and are no records; a broken one shows on the records below it.
+            let _ = decoder.decode(line, &context);
+        }
+        decoder
+    }
+
     fn take_event(&self, mut event: Box<PlayerEvent>, place: Provenance, position: &mut Position, batch: &mut Batch) {
         position.newest_ms = position.newest_ms.max(Some(event.event_ts_ms));
         self.enricher.enrich_event(&mut event);
@@ -303,6 +336,7 @@ impl Batch {
         }
         let is_ours = |partition: &Arc<str>| !lost.contains(partition);
         self.players.retain(|row| is_ours(&row.place.source_partition));
+        self.reports.retain(|row| is_ours(&row.place.source_partition));
         self.requests.retain(|row| is_ours(&row.place.source_partition));
         self.rejects.retain(|row| is_ours(&row.place.source_partition));
         self.positions.retain(|position| is_ours(&position.partition));
@@ -358,14 +392,4 @@ fn decode_line(decoder: Option<&mut Decoder>, line: &Line, bytes: &[u8], context
             detail: "no decoder knows the first lines of this file; set `format` for its source".to_string(),
         }),
     }
-}
-
-fn decoder_for(format: Format, header: &[u8]) -> Decoder {
-    let mut decoder = Decoder::new(format);
-    let context = DecodeContext { now_ms: i64::MAX };
-    for line in header.split(|byte| *byte == b'\n') {
-        // Header lines bind columns and are no records; a broken one shows on the records below it.
-        let _ = decoder.decode(line, &context);
-    }
-    decoder
 }

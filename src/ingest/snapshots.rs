@@ -298,7 +298,7 @@ async fn later_commits(lake: &Lake, covered: &Covered) -> Result<Option<Vec<Late
     let later = bronze.filter(|entry| entry.note["positions"].is_object()).map(|entry| {
         Some(Later {
             bronze_version: entry.version,
-            stored: entry.note["counts"]["stored"].as_u64()?,
+            stored: entry.note["counts"]["stored"].as_u64()? + entry.note["reports"].as_u64().unwrap_or(0),
             watermark_ms: entry.note["watermark_ms"].as_i64(),
             files: files.remove(&entry.version)?,
         })

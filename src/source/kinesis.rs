@@ -79,8 +79,6 @@ pub struct KinesisSettings {
     pub start: Start,
     /// `None`: detected by the first lines of each shard.
     pub format: Option<Format>,
-    /// Names of the columns, for a CloudFront real-time log; empty: the lines name their fields.
-    pub header_fields: Vec<String>,
     /// Tells this daemon from others that share the stream; stays the same over restarts.
     pub daemon_id: String,
     /// Most records of one read: 10,000 is what Kinesis allows.
@@ -106,7 +104,6 @@ impl KinesisSettings {
             endpoint_url: None,
             start: Start::TrimHorizon,
             format: None,
-            header_fields: Vec::new(),
             daemon_id: daemon_id.into(),
             records_per_read: 10_000,
             idle_wait: Duration::from_millis(500),
@@ -181,7 +178,7 @@ impl KinesisSource {
             Leases { desk, lease_time }
         });
         KinesisSource {
-            header: header_of(&settings.header_fields),
+            header: Arc::default(),
             made_at_ms: clock.now_ms() - LATEST_MARGIN_MS,
             settings,
             handle,
@@ -495,13 +492,6 @@ impl Drop for KinesisSource {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-fn header_of(fields: &[String]) -> Arc<[u8]> {
-    if fields.is_empty() {
-        return Arc::default();
-    }
-    format!("#Fields: {}\n", fields.join(" ")).into_bytes().into()
 }
 
 fn end_mark(offset: i64) -> Mark {

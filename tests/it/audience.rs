@@ -111,10 +111,17 @@ pub fn received(bench: &Bench) -> usize {
     rows[0]["n"].as_u64().and_then(|rows| usize::try_from(rows).ok()).expect("a count")
 }
 
-/// Waits until so many player events are in bronze.
+/// Waits until so many player events are in bronze, for as long as there are more from time to time.
 #[track_caller]
 pub fn wait_for(daemon: &mut Daemon, bench: &Bench, rows: usize) {
-    daemon.wait_until(&format!("{rows} events are in bronze"), || received(bench) >= rows);
+    let mut held = 0;
+    while held < rows {
+        let before = held;
+        daemon.wait_until(&format!("more than {before} of {rows} events are in bronze"), || {
+            held = received(bench);
+            held > before
+        });
+    }
 }
 
 fn to_rows(rows: usize) -> i64 {

@@ -14,6 +14,7 @@ mod event_mode;
 mod fields;
 mod grammar;
 mod keys;
+mod logged;
 mod request_mode;
 pub mod rule;
 mod set;
@@ -27,6 +28,7 @@ use super::DecodeContext;
 use super::text::{reject, without_bom};
 use crate::event::{PlayerEvent, Reject, RejectReason};
 
+pub use logged::{LoggedSet, without_parameter};
 pub use request_mode::decode_request;
 pub use set::CmcdSet;
 

@@ -11,7 +11,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use chrono::NaiveDate;
-use percent_encoding::percent_decode_str;
+use percent_encoding::percent_decode;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -225,15 +225,26 @@ pub(super) fn event_time_in_range(event_ts_ms: i64, context: &DecodeContext) -> 
 /// so the depth is found per value (events and metrics, 4.5 rule 3). Bytes that are not UTF-8 after
 /// decoding become U+FFFD.
 pub(super) fn percent_decoded(text: &str) -> (Cow<'_, str>, i64) {
-    let mut current = Cow::Borrowed(text);
-    for depth in 0..DECODES_MAX {
-        let next = percent_decode_str(&current).decode_utf8_lossy();
-        if next == current {
-            return (current, depth);
-        }
-        current = Cow::Owned(next.into_owned());
+    if memchr::memchr(b'%', text.as_bytes()).is_none() {
+        return (Cow::Borrowed(text), 0);
     }
-    (current, DECODES_MAX)
+    let mut bytes = Cow::Borrowed(text.as_bytes());
+    for depth in 0..DECODES_MAX {
+        match Cow::from(percent_decode(&bytes)) {
+            Cow::Borrowed(_) => return (lossy(bytes), depth),
+            Cow::Owned(next) => bytes = Cow::Owned(next),
+        }
+    }
+    (lossy(bytes), DECODES_MAX)
+}
+
+fn lossy(bytes: Cow<'_, [u8]>) -> Cow<'_, str> {
+    match bytes {
+        Cow::Borrowed(bytes) => String::from_utf8_lossy(bytes),
+        Cow::Owned(bytes) => {
+            Cow::Owned(String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+        }
+    }
 }
 
 /// The place of an edge: `LHR` of `LHR50-C1`, `BOM` of Fastly's `cache-bom18223`.

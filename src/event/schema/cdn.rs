@@ -4,6 +4,9 @@
 
 use super::{Column, Get, RequestRow};
 
+/// Thousandths of a request that a row stands for.
+const NOT_SAMPLED: i64 = 1000;
+
 /// `bronze.cdn_logs`: one row a stored log record.
 pub fn bronze_cdn_columns() -> Vec<Column<RequestRow>> {
     vec![
@@ -186,6 +189,67 @@ pub fn silver_cdn_columns() -> Vec<Column<RequestRow>> {
         ),
         Column::new("range_start", "first byte of the range", Get::Int(|r| r.request.range_start)),
         Column::new("range_end", "last byte of the range", Get::Int(|r| r.request.range_end)),
+        Column::new(
+            "origin_ttfb_ms",
+            "first byte from the origin as the edge saw it, ms",
+            Get::Int(|r| r.request.origin_ttfb_ms),
+        ),
+        Column::new(
+            "origin_time_ms",
+            "last byte from the origin as the edge saw it, ms",
+            Get::Int(|r| r.request.origin_time_ms),
+        ),
+        Column::required(
+            "sample_weight_milli",
+            "requests that this row stands for, in thousandths: 1000 where the log is not sampled, 0 for traffic between the CDN's own servers",
+            Get::Int(|r| Some(r.request.sample_weight_milli.unwrap_or(NOT_SAMPLED))),
+        ),
+        Column::new(
+            "error_code",
+            "the CDN's own word for what went wrong",
+            Get::Text(|r| r.request.error_code.as_deref()),
+        ),
+        Column::new(
+            "is_aborted",
+            "the viewer went before the answer was whole, where the log tells",
+            Get::Flag(|r| r.request.is_aborted),
+        ),
+        Column::new("pop_city", "city of the POP", Get::Text(|r| r.request.pop_city)),
+        Column::new(
+            "pop_country",
+            "country of the POP, ISO 3166-1 alpha-2",
+            Get::Text(|r| r.request.pop_country),
+        ),
+        Column::new(
+            "object_class",
+            "manifest, init, segment, key, subtitle, image or other",
+            Get::Text(|r| r.request.object_class),
+        ),
+        Column::new(
+            "container",
+            "as the path or the content type says: mp4, ts, m3u8, ...",
+            Get::Text(|r| r.request.container),
+        ),
+        Column::new(
+            "content_id",
+            "by cdn.content of the settings, else what the player's CMCD names",
+            Get::Text(|r| r.request.content_id.as_deref()),
+        ),
+        Column::new(
+            "session_id",
+            "session that the player's CMCD names",
+            Get::Text(|r| r.request.session_id.as_deref()),
+        ),
+        Column::new(
+            "cmcd_carrier",
+            "what carried CMCD: headers, columns or query",
+            Get::Text(|r| r.request.cmcd_carrier),
+        ),
+        Column::new(
+            "cmcd_decode_depth",
+            "how many times the query's CMCD had to be percent-decoded",
+            Get::Int(|r| r.request.cmcd_decode_depth),
+        ),
         Column::new("is_bot", "user agent is a crawler", Get::Flag(|r| r.request.is_bot)),
         Column::new(
             "device_type",

@@ -538,31 +538,3 @@ fn a_mark_of_another_stream_is_told_and_reading_begins_at_the_oldest() {
         daemon.errors[0]
     );
 }
-
-#[test]
-fn fields_from_the_settings_bind_the_columns_of_a_cdn_log() {
-    let world = World::new();
-    world.stub.shard("a", &[]);
-    world.stub.put("a", "1700000000.1\t203.0.113.7\t200\n");
-    let mut settings = world.settings();
-    settings.header_fields = ["timestamp", "c-ip", "sc-status"].map(str::to_owned).to_vec();
-    let mut daemon = world.daemon(settings, None);
-    let began = Instant::now();
-    let part = loop {
-        assert!(began.elapsed() < PATIENCE);
-        for found in daemon.source.discover().unwrap() {
-            assert_eq!(&*found.header, b"#Fields: timestamp c-ip sc-status\n");
-            daemon.source.start(&found.partition, None);
-        }
-        if let Some(part) = daemon.source.next_part(LIMITS).unwrap() {
-            break part;
-        }
-    };
-    assert_eq!(&*part.header, b"#Fields: timestamp c-ip sc-status\n");
-    assert_eq!(part.format, Some(Format::CloudFrontV1));
-    let attributes = &part.buffer[part.lines[0].attributes.0..part.lines[0].attributes.1];
-    assert_eq!(
-        String::from_utf8_lossy(attributes),
-        r#"{"partition_key":"viewer","timestamp_ms":1700000000000,"sequence_number":"10000"}"#
-    );
-}

@@ -20,6 +20,11 @@ fn source(set: &CmcdSet) -> &'static str {
 /// A heartbeat; a response where the set came with the URL of its request. Sets neither `payload` nor
 /// the spans of ids in it. A set that is ignored (`CmcdSet::is_ignored`) gives an empty heartbeat: ask before.
 pub fn decode_request(set: &CmcdSet, at_ms: i64) -> PlayerEvent {
+    *logged(set, at_ms)
+}
+
+/// The same, where it was made: an event is large.
+pub(super) fn logged(set: &CmcdSet, at_ms: i64) -> Box<PlayerEvent> {
     let mut filling = Filling::new(set, None);
     let mut event = filling.fill(source(set));
     event.event_ts_ms = at_ms;
@@ -31,7 +36,7 @@ pub fn decode_request(set: &CmcdSet, at_ms: i64) -> PlayerEvent {
         event.kind = Some(EventKind::Response);
         event.url = Some(url.clone());
     }
-    *filling.finish(event)
+    filling.finish(event)
 }
 
 /// A request's set that came in a POST body: nobody says when it was made.

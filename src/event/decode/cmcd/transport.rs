@@ -14,10 +14,9 @@ use percent_encoding::percent_decode_str;
 
 use super::grammar::{Pair, Pairs, Raw};
 use super::keys::{Key, Shard};
-use super::rule;
 use super::set::{CmcdSet, Found, is_readable};
+use crate::event::Reject;
 use crate::event::decode::text::{Object, Scalar, Vocabulary, content, without_bom};
-use crate::event::{KeyFault, Reject};
 
 /// Name of the query parameter; it is case-sensitive.
 const PARAMETER: &str = "CMCD";
@@ -25,8 +24,6 @@ const PARAMETER: &str = "CMCD";
 const DECODES_MAX: i64 = 3;
 /// Pairs of an ordinary record, so that collecting them allocates once.
 const PAIRS_USUAL: usize = 40;
-/// CloudFront keeps so many bytes of `cs-headers`: a longer block lost its end.
-const LOGGED_HEADERS_BYTES: usize = 800;
 
 impl CmcdSet {
     /// A line of pairs as in a POST body or a header: not percent-encoded.
@@ -72,30 +69,6 @@ impl CmcdSet {
         let mut set = has_header.then(|| CmcdSet::read(&pairs, false))?;
         // Several texts were read, so no place in one line can be named.
         set.identity_spans.clear();
-        Some(set)
-    }
-
-    /// The headers as CloudFront logs them in `cs-headers`: percent-encoded once, one a line, and cut
-    /// at 800 bytes, which spoils the last pair (4.5 rule 1).
-    pub fn from_logged_headers(block: &str) -> Option<CmcdSet> {
-        let lines = percent_decode_str(block).decode_utf8_lossy();
-        let mut headers: Vec<(&str, &str)> = lines.lines().filter_map(|line| line.split_once(':')).collect();
-        let mut was_cut = false;
-        if block.len() >= LOGGED_HEADERS_BYTES
-            && let Some((name, value)) = headers.last_mut()
-            && Shard::of_header(name).is_some()
-        {
-            let start = Pairs::of(value).last().map_or(0, |pair| offset_in(value, pair.key));
-            *value = &value[..start];
-            was_cut = true;
-        }
-        let mut set = CmcdSet::from_headers(headers)?;
-        if was_cut {
-            set.faults.push(KeyFault {
-                key: rule::CUSTOM,
-                rule: rule::CUT_BY_LOGGER,
-            });
-        }
         Some(set)
     }
 
@@ -175,7 +148,7 @@ fn shift(set: &mut CmcdSet, by: usize) {
 }
 
 /// Where `part`, a piece of `whole`, begins in it.
-fn offset_in(whole: &str, part: &str) -> usize {
+pub(super) fn offset_in(whole: &str, part: &str) -> usize {
     part.as_ptr() as usize - whole.as_ptr() as usize
 }
 
@@ -189,7 +162,7 @@ fn found(text: &str, shard: Option<Shard>) -> Vec<Found<'_>> {
 }
 
 /// The value of the first parameter named `CMCD`.
-fn parameter(query: &str) -> Option<&str> {
+pub(super) fn parameter(query: &str) -> Option<&str> {
     let mut rest = query;
     loop {
         let (name, after) = match rest.find(['=', '&']) {
@@ -207,7 +180,7 @@ fn parameter(query: &str) -> Option<&str> {
     }
 }
 
-fn is_parameter_name(name: &str) -> bool {
+pub(super) fn is_parameter_name(name: &str) -> bool {
     let mut name = Cow::Borrowed(name);
     for _ in 0..DECODES_MAX {
         if !name.contains('%') {
@@ -219,7 +192,7 @@ fn is_parameter_name(name: &str) -> bool {
 }
 
 /// The end of a value: at the next `&`, save for one inside quotes that some pipeline decoded already.
-fn parameter_end(value: &str) -> usize {
+pub(super) fn parameter_end(value: &str) -> usize {
     let first = value.find('&').unwrap_or(value.len());
     let (mut is_quoted, mut is_escaped) = (false, false);
     for (place, byte) in value.bytes().enumerate() {
@@ -237,7 +210,7 @@ fn parameter_end(value: &str) -> usize {
 /// The text at the first depth of decoding at which its pairs can be read, and the depth.
 ///
 /// If there is none, the first depth with the most readable reserved keys.
-fn discovered(value: &str) -> (Cow<'_, str>, i64) {
+pub(super) fn discovered(value: &str) -> (Cow<'_, str>, i64) {
     let mut best = (Cow::Borrowed(value), 0, 0);
     let mut current = without_plus(value);
     for depth in 0..=DECODES_MAX {
@@ -252,7 +225,11 @@ fn discovered(value: &str) -> (Cow<'_, str>, i64) {
             break;
         }
         // On the way into a form, a space became a plus and a plus became `%2B`.
-        let source = if depth == 0 { Cow::Owned(value.replace('+', " ")) } else { current };
+        let source = match depth {
+            0 if value.contains('+') => Cow::Owned(value.replace('+', " ")),
+            0 => Cow::Borrowed(value),
+            _ => current,
+        };
         current = Cow::Owned(percent_decode_str(&source).decode_utf8_lossy().into_owned());
     }
     (best.0, best.1)
@@ -279,6 +256,10 @@ fn without_plus(value: &str) -> Cow<'_, str> {
 
 /// How many reserved keys can be read at this depth, and whether no encoding is left outside quotes.
 fn judged(text: &str) -> (usize, bool) {
+    if memchr::memchr(b'=', text.as_bytes()).is_none() && text.contains('%') {
+        // Encoded still, as nearly all values are at first: not worth a look at every byte.
+        return (0, false);
+    }
     let mut readable = 0;
     let mut is_settled = true;
     for pair in Pairs::of(text) {

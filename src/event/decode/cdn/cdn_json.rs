@@ -5,8 +5,10 @@
 //!
 //! Invariant: the requesting address goes into `client_address`, never into `ext`.
 
-use super::DecodeContext;
-use super::text::{BadValue, INTEGER_MAX, Object, Scalar, Vocabulary, event_time_in_range, flag, percent_decoded, pop, reject, utc_ms};
+use crate::event::decode::DecodeContext;
+use crate::event::decode::text::{
+    BadValue, INTEGER_MAX, Object, Scalar, Vocabulary, event_time_in_range, flag, percent_decoded, pop, reject, utc_ms,
+};
 use crate::event::{CdnRequest, Reject, RejectReason};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,14 +64,14 @@ impl Vocabulary for Key {
 }
 
 /// True if the object is one of these records: it has a log date and a request id. `is_whole`: it must also be sound.
-pub(super) fn recognises(json: &str, is_whole: bool) -> bool {
+pub(in crate::event::decode) fn recognises(json: &str, is_whole: bool) -> bool {
     let (object, outcome) = Object::<Key>::parse_prefix(json);
     let is_readable = outcome.is_ok() || !is_whole;
     is_readable && object.has(Key::LogDate) && object.has(Key::RequestId)
 }
 
 /// One line, without its line end. Sets neither `event_id` nor `client_prefix`.
-pub(super) fn decode(payload: &str, context: &DecodeContext) -> Result<CdnRequest, Reject> {
+pub(in crate::event::decode) fn decode(payload: &str, context: &DecodeContext) -> Result<CdnRequest, Reject> {
     let mut reading = Reading {
         object: Object::parse(payload)?,
         flags: Vec::new(),
