@@ -8,6 +8,8 @@
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
+use playhead::enrich::Enricher;
+use playhead::enrich::network::NetworkDatabases;
 use playhead::event::PlayerEvent;
 use playhead::event::decode::{DecodeContext, Decoded, Decoder, Format};
 use playhead::session::{KeyedEvent, SessionSettings, Sessions};
@@ -46,6 +48,29 @@ fn cmcd_decode_and_sessions(bencher: Bencher) {
 #[divan::bench]
 fn reference_decode_and_sessions(bencher: Bencher) {
     decode_and_sessions(bencher, Format::Reference, &reference_lines());
+}
+
+/// The goal is 300,000 rows a second and core.
+#[divan::bench]
+fn cloudfront_decode_and_enrich(bencher: Bencher) {
+    let lines = cloudfront_lines();
+    let enricher = enricher();
+    let context = DecodeContext {
+        now_ms: T0_MS + 86_400_000,
+    };
+    bencher.counter(ItemsCount::new(lines.len())).bench_local(|| {
+        let mut decoder = Decoder::with_fields(Format::CloudFrontV1, Some(CLOUDFRONT_FIELDS));
+        let requests = lines
+            .iter()
+            .filter_map(|line| match decoder.decode(line.as_bytes(), &context).ok()? {
+                Decoded::Cdn(mut request) => {
+                    enricher.enrich_request(&mut request);
+                    Some(request)
+                }
+                _ => None,
+            });
+        requests.count()
+    });
 }
 
 fn decode(bencher: Bencher, format: Format, lines: &[String]) {
@@ -90,6 +115,44 @@ fn event(decoder: &mut Decoder, line: &str) -> Option<PlayerEvent> {
         }
         _ => None,
     }
+}
+
+/// With the test databases of MaxMind where the foreign fixtures are; without any elsewhere.
+fn enricher() -> Enricher {
+    let database = |name: &str| {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/fixtures/maxmind/test-data");
+        Some(folder.join(name)).filter(|path| path.exists())
+    };
+    let databases = NetworkDatabases {
+        city: database("GeoIP2-City-Test.mmdb"),
+        asn: database("GeoLite2-ASN-Test.mmdb"),
+        isp: database("GeoIP2-ISP-Test.mmdb"),
+    };
+    Enricher::load(&databases).0
+}
+
+const CLOUDFRONT_FIELDS: &str = "date time x-edge-location sc-bytes c-ip cs-method cs(Host) cs-uri-stem sc-status cs(Referer) cs(User-Agent) \
+    cs-uri-query cs(Cookie) x-edge-result-type x-edge-request-id x-host-header cs-protocol cs-bytes time-taken x-forwarded-for ssl-protocol \
+    ssl-cipher x-edge-response-result-type cs-protocol-version fle-status fle-encrypted-fields c-port time-to-first-byte \
+    x-edge-detailed-result-type sc-content-type sc-content-len sc-range-start sc-range-end";
+
+/// A thousand viewers behind fifty user agents.
+fn cloudfront_lines() -> Vec<String> {
+    side_by_side(|session, step, ts| {
+        let viewer = session % 1_000;
+        format!(
+            "2026-01-01\t00:{:02}:{:02}\tLHR50-C{}\t1370422\t81.2.{}.{}\tGET\td1.cloudfront.net\t/vod/film-{}/720p/seg_{step:05}.m4s\t200\t\
+             https://player.example.com/\tMozilla/5.0%20(Macintosh;%20Intel%20Mac%20OS%20X%2010_15_{})%20AppleWebKit/537.36\t-\t-\tHit\tid-{ts}\t\
+             video.example.com\thttps\t112\t0.184\t-\tTLSv1.3\tTLS_AES_128_GCM_SHA256\tHit\tHTTP/2.0\t-\t-\t4011\t0.021\tHit\tvideo/mp4\t1370000\t-\t-",
+            ts / 60_000 % 60,
+            ts / 1_000 % 60,
+            session % 4,
+            viewer / 250,
+            viewer % 250,
+            session % 50,
+            session % 50,
+        )
+    })
 }
 
 /// Lines of all sessions side by side in time, as they reach a receiver.

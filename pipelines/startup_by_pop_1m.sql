@@ -1,6 +1,6 @@
 -- Startup time by the POP that served the first segment: player events joined to CDN requests.
 -- Reads:    silver.player_events (first frames), silver.cdn_requests (by request id, left join: no
---           player event is lost, the match rate is kept).
+--           player event is lost, the match rate is kept; without traffic between the CDN's own servers).
 -- Grain:    one minute of the first frame by CDN, POP, cache result, country, ISP, content.
 -- Lateness: CDN logs come up to a day late; the windows that they reach are computed again.
 -- Reach: 5 minutes
@@ -27,7 +27,7 @@ FROM (
          count(requests.ttfb_ms) AS ttfb_count
   FROM (SELECT request_id, event_ts, cdn, country, isp, content_id, startup_ms FROM silver.player_events
         WHERE event_type = 'playback_start' AND startup_ms BETWEEN 0 AND 600000) AS frames
-  LEFT JOIN silver.cdn_requests AS requests ON requests.request_id = frames.request_id
+  LEFT JOIN silver.cdn_requests AS requests ON requests.request_id = frames.request_id AND requests.sample_weight_milli > 0
        AND requests.event_ts >= frames.event_ts - interval '5 minutes'
        AND requests.event_ts <= frames.event_ts + interval '5 minutes'
   GROUP BY window, coalesce(requests.cdn, frames.cdn), requests.pop, requests.result_type,

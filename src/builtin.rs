@@ -3,9 +3,10 @@
 //! Invariant: the same files as in `pipelines/` and `alerts/`; a test compares the lists.
 
 /// File name and text of every shipped pipeline.
-pub const PIPELINES: [(&str, &str); 9] = [
+pub const PIPELINES: [(&str, &str); 10] = [
     ("pipelines/audience_1m.sql", include_str!("../pipelines/audience_1m.sql")),
     ("pipelines/cdn_1m.sql", include_str!("../pipelines/cdn_1m.sql")),
+    ("pipelines/cdn_objects_1m.sql", include_str!("../pipelines/cdn_objects_1m.sql")),
     ("pipelines/concurrency_1m.sql", include_str!("../pipelines/concurrency_1m.sql")),
     ("pipelines/ended_1m.sql", include_str!("../pipelines/ended_1m.sql")),
     ("pipelines/errors_1m.sql", include_str!("../pipelines/errors_1m.sql")),

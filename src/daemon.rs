@@ -9,6 +9,7 @@
 
 mod check;
 mod follow;
+mod gold;
 mod http_intake;
 mod identity;
 mod once;
@@ -30,12 +31,14 @@ use crate::lake::place::Place;
 use crate::lake::{Lake, LakeError};
 use crate::notify::{Notifier, SnsDefaults, Terminal};
 use crate::privacy::Privacy;
-use crate::rollup::Rollup;
+use crate::rollup::{Rollup, closed_ms};
 use crate::source::Mark;
 use crate::source::files::FilesError;
 use crate::telemetry::chain;
 use crate::telemetry::metrics::Meters;
 use crate::watch::Watch;
+
+use gold::{Gold, Keeper};
 
 pub use check::{Checked, Complaints, check, gold_specs, pipelines, query_limits, rules};
 pub use follow::follow;
@@ -64,8 +67,8 @@ pub fn lake_place(config: &Config) -> Result<Place, LakeError> {
 /// Everything that carries an epoch.
 struct Parts {
     ingest: Ingest,
-    rollup: Rollup,
-    watch: Watch,
+    gold: Gold,
+    lateness_ms: i64,
     clock: Arc<dyn Clock>,
     /// While full batches follow each other, windows are closed at this cadence and not after each: the
     /// cost of a gold table is by the run more than by the row.
@@ -107,8 +110,12 @@ impl Parts {
         let watch = Watch::open(Arc::clone(&lake), rules, pipelines, limits, notifier).await?;
         Ok(Parts {
             ingest,
-            rollup,
-            watch,
+            gold: Gold::new(Keeper {
+                rollup,
+                watch,
+                clock: Arc::clone(&clock),
+            }),
+            lateness_ms,
             clock,
             close_every: config.ingest.commit_every,
             closed_at: Instant::now(),
@@ -117,16 +124,21 @@ impl Parts {
         })
     }
 
-    /// One batch, all the way to alerts. Returns its counts and the windows it closed. `more_waits`: the
-    /// next batch can be carried at once.
+    /// One batch, all the way to alerts. Returns its counts and the windows that were closed meanwhile.
+    /// `more_waits`: the next batch can be carried at once, and is while the windows of this one are closed.
     async fn carry(&mut self, batch: Batch, more_waits: bool) -> anyhow::Result<(Epoch, usize)> {
-        let closed_ms = self.rollup.closed_ms(self.ingest.watermark_ms());
+        let closed_ms = closed_ms(self.ingest.watermark_ms(), self.lateness_ms);
         let epoch = self.ingest.commit_batch(batch, closed_ms, self.clock.now_ms()).await?;
         self.ingest.close_due_sessions().await?;
         if more_waits && self.closed_at.elapsed() < self.close_every {
             return Ok((epoch, 0));
         }
-        let windows = self.close_windows(false).await?;
+        let mut windows = self.gold.settle().await?;
+        self.closed_at = Instant::now();
+        self.gold.begin(self.ingest.watermark_ms());
+        if !more_waits {
+            windows += self.gold.settle().await?;
+        }
         Ok((epoch, windows))
     }
 
@@ -134,8 +146,10 @@ impl Parts {
     fn report(&self, meters: &Meters) {
         meters.watermark(self.ingest.watermark_ms());
         meters.sessions(self.ingest.session_size());
-        meters.dirty_windows(self.rollup.dirty_windows());
-        meters.alerts(self.watch.rules(), self.watch.firing(), self.watch.undelivered());
+        if let Some(Keeper { rollup, watch, .. }) = self.gold.at_rest() {
+            meters.dirty_windows(rollup.dirty_windows());
+            meters.alerts(watch.rules(), watch.firing(), watch.undelivered());
+        }
     }
 
     /// Sessions and windows that the watermark has passed although nothing came.
@@ -146,9 +160,7 @@ impl Parts {
 
     async fn close_windows(&mut self, flush: bool) -> anyhow::Result<usize> {
         self.closed_at = Instant::now();
-        let closed = self.rollup.run(self.ingest.watermark_ms(), flush).await?;
-        self.watch.run(&closed.minutes, self.clock.now_ms()).await?;
-        Ok(closed.minute_count())
+        self.gold.close(self.ingest.watermark_ms(), flush).await
     }
 
     /// Where partitions that are newly ours are to be read from.

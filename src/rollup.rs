@@ -92,12 +92,6 @@ impl Rollup {
         Ok(rollup)
     }
 
-    /// Event time at or before which windows are closed at a watermark, ms.
-    pub fn closed_ms(&self, watermark_ms: Option<i64>) -> Option<i64> {
-        let closed_ms = watermark_ms?.saturating_sub(self.lateness_ms);
-        Some(closed_ms - closed_ms.rem_euclid(MINUTE_MS))
-    }
-
     /// Windows of all tables that are still to be computed.
     pub fn dirty_windows(&self) -> usize {
         let windows = |work: &Work| {
@@ -229,6 +223,12 @@ impl Work {
             .filter(|start| start.saturating_add(width) <= bound)
             .collect()
     }
+}
+
+/// Event time at or before which windows are closed at a watermark, ms.
+pub fn closed_ms(watermark_ms: Option<i64>, lateness_ms: i64) -> Option<i64> {
+    let closed_ms = watermark_ms?.saturating_sub(lateness_ms);
+    Some(closed_ms - closed_ms.rem_euclid(MINUTE_MS))
 }
 
 /// Pipelines with the windows that gold does not answer yet: for questions while nothing is running.

@@ -30,7 +30,7 @@ use crate::source::SourceError;
 use crate::sql::SqlError;
 use crate::telemetry::chain;
 use crate::telemetry::health::HealthPart;
-use crate::telemetry::metrics::{Meters, Queue, UpkeepTask, UpkeepWork};
+use crate::telemetry::metrics::{LookupMemory, Meters, Queue, UpkeepTask, UpkeepWork};
 use crate::watch::Watch;
 
 /// How often the network databases are looked at for a newer file.
@@ -41,6 +41,9 @@ const CACHES_EVERY: Duration = Duration::from_secs(60);
 
 /// How often one step of upkeep is taken; what a step may move in a minute is a setting.
 const UPKEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// Windows that are being closed put a step off, but no longer than this: a backlog may take days.
+const UPKEEP_PUT_OFF: Duration = Duration::from_secs(30);
 
 /// How often the alert folder is looked at for an edit.
 const ALERTS_CHECK_EVERY: Duration = Duration::from_secs(1);
@@ -100,31 +103,11 @@ fn passes_by_itself(error: &anyhow::Error) -> bool {
 /// Takes the lake up and carries epochs until `stop` is set.
 async fn carry_on(config: &Config, house: &mut House, checked: Checked, stop: &mut signal::Receiver<bool>) -> anyhow::Result<()> {
     let mut following = Following::start(config, house, checked, stop.clone()).await?;
-    following.order().await?;
-    loop {
-        let began = Instant::now();
-        // Apart from the call: held while it runs, the borrow would block whoever gives the signal, and
-        // with it a thread of the runtime.
-        let is_stopping = *stop.borrow();
-        let busy = following.turn(is_stopping).await?;
-        following.look_around(config).await?;
-        if following.is_order_under_way {
-            continue;
-        }
-        if *stop.borrow() {
-            break;
-        }
-        // Small epochs are held to the cadence.
-        let pause = match busy {
-            Busy::Some => config.ingest.commit_every.saturating_sub(began.elapsed()),
-            Busy::Nothing => config.ingest.poll_every,
-            Busy::Full => Duration::ZERO,
-        };
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            _ = stop.changed() => {}
-        }
-        following.order().await?;
+    let ended = following.go_on(config, stop).await;
+    if ended.is_err() {
+        // What still closes windows must not meet its successor; its own error says nothing new.
+        let _ = following.parts.gold.settle().await;
+        return ended;
     }
     following.finish().await
 }
@@ -279,6 +262,37 @@ impl Following<'_> {
         })
     }
 
+    /// Carries epochs until `stop` is set.
+    async fn go_on(&mut self, config: &Config, stop: &mut signal::Receiver<bool>) -> anyhow::Result<()> {
+        self.order().await?;
+        loop {
+            let began = Instant::now();
+            // Apart from the call: held while it runs, the borrow would block whoever gives the signal, and
+            // with it a thread of the runtime.
+            let is_stopping = *stop.borrow();
+            let busy = self.turn(is_stopping).await?;
+            self.look_around(config).await?;
+            if self.is_order_under_way {
+                continue;
+            }
+            if *stop.borrow() {
+                break;
+            }
+            // Small epochs are held to the cadence.
+            let pause = match busy {
+                Busy::Some => config.ingest.commit_every.saturating_sub(began.elapsed()),
+                Busy::Nothing => config.ingest.poll_every,
+                Busy::Full => Duration::ZERO,
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = stop.changed() => {}
+            }
+            self.order().await?;
+        }
+        Ok(())
+    }
+
     async fn order(&mut self) -> anyhow::Result<()> {
         let order = Order {
             task: Task::LookAndRead,
@@ -372,6 +386,9 @@ impl Following<'_> {
             false => batch.positions.iter().map(|position| position.received).sum(),
         });
         meters.queue_fill(Queue::Reader, records.min(self.batch_records), self.batch_records);
+        let (network, user_agents) = self.house.enricher.asked();
+        meters.lookups(LookupMemory::Network, network);
+        meters.lookups(LookupMemory::UserAgent, user_agents);
     }
 
     /// An epoch came to its end, well or not. Gauges stand before the counters of the epoch are moved.
@@ -420,13 +437,18 @@ impl Following<'_> {
             self.caches_written = Instant::now();
             self.parts.ingest.save_caches().await;
         }
-        if self.upkeep_stepped.elapsed() >= UPKEEP_EVERY {
+        let since_upkeep = self.upkeep_stepped.elapsed();
+        let is_at_work = self.parts.gold.at_rest().is_none();
+        if since_upkeep >= UPKEEP_EVERY && (!is_at_work || since_upkeep >= UPKEEP_PUT_OFF) {
             self.upkeep_stepped = Instant::now();
-            self.keep_up().await;
+            self.keep_up().await?;
         }
         if self.alerts_checked.elapsed() >= ALERTS_CHECK_EVERY {
-            self.alerts_checked = Instant::now();
-            self.house.alerts.take_up_edits(config, &mut self.parts.watch).await;
+            // Rules that are at work are not exchanged; the next look is soon.
+            if let Some(watch) = self.parts.gold.watch_at_rest() {
+                self.alerts_checked = Instant::now();
+                self.house.alerts.take_up_edits(config, watch).await;
+            }
         }
         if self.databases_checked.elapsed() >= DATABASE_CHECK_EVERY {
             self.databases_checked = Instant::now();
@@ -436,8 +458,13 @@ impl Following<'_> {
     }
 
     /// One bounded step of upkeep. What it could not do is tried again: the next step goes on elsewhere.
-    async fn keep_up(&mut self) {
-        let Some(upkeep) = &mut self.upkeep else { return };
+    async fn keep_up(&mut self) -> anyhow::Result<()> {
+        if self.upkeep.is_some() {
+            // Files of gold that are being replaced are not joined with others at the same time.
+            let settled = self.parts.gold.settle().await;
+            self.note_outcome(settled)?;
+        }
+        let Some(upkeep) = &mut self.upkeep else { return Ok(()) };
         let began = Instant::now();
         match upkeep.step(self.house.clock.now_ms()).await {
             Ok(report) => report.actions.iter().for_each(|action| {
@@ -449,11 +476,13 @@ impl Following<'_> {
                 tracing::warn!("upkeep: {}; it is tried again", chain(&error));
             }
         }
+        Ok(())
     }
 
     /// Acknowledges what was committed last and gives the lake back.
     async fn finish(mut self) -> anyhow::Result<()> {
         self.acknowledge(Task::Stop).await?;
+        self.parts.gold.settle().await?;
         self.parts.ingest.save_caches().await;
         self.parts.lake.give_back().await;
         let totals: Counts = self.parts.ingest.totals();

@@ -106,8 +106,10 @@ pub async fn ingest_once(
     parts.ingest.close_due_sessions().await?;
     summary.gold_windows += parts.close_windows(true).await? as u64;
     summary.open_sessions = parts.ingest.open_sessions() as u64;
-    summary.alerts_firing = parts.watch.firing() as u64;
-    summary.alerts_undelivered = parts.watch.undelivered() as u64;
+    if let Some(keeper) = parts.gold.at_rest() {
+        summary.alerts_firing = keeper.watch.firing() as u64;
+        summary.alerts_undelivered = keeper.watch.undelivered() as u64;
+    }
     summary.seconds = started.elapsed().as_secs_f64();
     Ok(summary)
 }

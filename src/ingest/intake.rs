@@ -53,7 +53,8 @@ pub struct Batch {
     pub requests: Vec<RequestRow>,
     pub rejects: Vec<RejectRow>,
     pub positions: Vec<Position>,
-    /// Bounded by the limits and not by what there was: more waits.
+    /// Bounded by the limits and not by what there was: more waits. So it is taken to do behind half as much:
+    /// a broker gives what its queue holds, which may be a little less than a batch.
     pub is_full: bool,
 }
 
@@ -201,7 +202,8 @@ impl Intake {
                 self.sources[source].advance(&part.partition, newest_ms);
             }
         }
-        batch.is_full = drained < self.sources.len();
+        let is_half = bytes >= self.limits.bytes / 2 || records >= self.limits.records / 2;
+        batch.is_full = drained < self.sources.len() || is_half;
         batch.merge_positions();
         (!batch.positions.is_empty()).then_some(batch)
     }

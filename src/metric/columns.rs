@@ -14,7 +14,10 @@ pub enum Table {
     Errors,
     /// Samples that players report while playing.
     Latency,
+    /// Requests by POP, ISP and country.
     Cdn,
+    /// What requests by POP and requests by class of object both have.
+    CdnObjects,
 }
 
 /// The endings of tables that are rolled up, and of those that are not.
@@ -22,16 +25,17 @@ const ROLLED_UP: &[&str] = &["1m", "5m", "1h", "1d"];
 const MINUTE: &[&str] = &["1m"];
 
 impl Table {
-    pub const ALL: [Table; 6] = [
+    pub const ALL: [Table; 7] = [
         Table::Playback,
         Table::Ended,
         Table::Audience,
         Table::Errors,
         Table::Latency,
         Table::Cdn,
+        Table::CdnObjects,
     ];
 
-    /// The names without the grain; where there are two, the first is of the whole service.
+    /// The names without the grain; where there are two, either answers: by other dimensions, or the first of the whole service.
     pub fn stems(self) -> &'static [&'static str] {
         match self {
             Table::Playback => &["gold.playback"],
@@ -40,6 +44,7 @@ impl Table {
             Table::Errors => &["gold.errors"],
             Table::Latency => &["gold.latency"],
             Table::Cdn => &["gold.cdn"],
+            Table::CdnObjects => &["gold.cdn", "gold.cdn_objects"],
         }
     }
 
@@ -47,7 +52,8 @@ impl Table {
     pub fn grains(self) -> &'static [&'static str] {
         match self {
             Table::Playback | Table::Ended | Table::Audience | Table::Latency => ROLLED_UP,
-            Table::Errors | Table::Cdn => MINUTE,
+            Table::Cdn | Table::CdnObjects => ROLLED_UP,
+            Table::Errors => MINUTE,
         }
     }
 
@@ -60,6 +66,7 @@ impl Table {
             Table::Errors => ERRORS,
             Table::Latency => LATENCY,
             Table::Cdn => CDN,
+            Table::CdnObjects => CDN_OBJECTS,
         }
     }
 }
@@ -216,18 +223,74 @@ const LATENCY: &[&str] = &[
 const CDN: &[&str] = &[
     "window_start",
     "window_end",
+    "logged",
     "requests",
+    "requests_milli",
     "ok_requests",
     "client_aborts",
+    "aborts",
     "status_2xx",
     "status_3xx",
     "status_4xx",
     "status_5xx",
+    "status_403",
+    "status_404",
+    "status_416",
+    "status_429",
+    "status_502",
+    "status_503",
+    "status_504",
     "cache_hits",
     "cache_lookups",
+    "refresh_hits",
+    "shield_hits",
+    "hit_bytes",
+    "lookup_bytes",
+    "origin_requests",
+    "origin_bytes",
+    "origin_ttfb_ms_sum",
+    "origin_ttfb_count",
     "ttfb_ms_sum",
     "ttfb_count",
+    "slow_requests",
+    "ttfb_hit_count",
+    "ttfb_hit_sketch",
+    "ttfb_miss_count",
+    "ttfb_miss_sketch",
     "time_taken_ms_sum",
     "time_taken_count",
+    "throughput_bytes",
+    "throughput_ms",
+    "throughput_count",
+    "bytes",
+];
+
+const CDN_OBJECTS: &[&str] = &[
+    "window_start",
+    "window_end",
+    "logged",
+    "requests",
+    "requests_milli",
+    "ok_requests",
+    "aborts",
+    "status_4xx",
+    "status_5xx",
+    "cache_hits",
+    "cache_lookups",
+    "hit_bytes",
+    "lookup_bytes",
+    "origin_requests",
+    "origin_bytes",
+    "origin_ttfb_ms_sum",
+    "origin_ttfb_count",
+    "ttfb_hit_count",
+    "ttfb_hit_sketch",
+    "ttfb_miss_count",
+    "ttfb_miss_sketch",
+    "time_taken_ms_sum",
+    "time_taken_count",
+    "throughput_bytes",
+    "throughput_ms",
+    "throughput_count",
     "bytes",
 ];

@@ -17,6 +17,7 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
+use crate::enrich::remembered::Asked;
 use crate::event::RejectReason;
 use crate::source::Lag;
 use table::{Kind, METERS, Meter};
@@ -80,6 +81,23 @@ impl Queue {
             Queue::Spool => "spool",
             Queue::Reader => "reader",
             Queue::HttpMemory => "http_memory",
+        }
+    }
+}
+
+/// What remembers the answers of look-ups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LookupMemory {
+    /// Country and provider by address.
+    Network,
+    UserAgent,
+}
+
+impl LookupMemory {
+    fn as_str(self) -> &'static str {
+        match self {
+            LookupMemory::Network => "network",
+            LookupMemory::UserAgent => "user_agent",
         }
     }
 }
@@ -211,6 +229,13 @@ impl Meters {
     pub fn queue_fill(&self, queue: Queue, used: u64, bound: u64) {
         let ratio = used as f64 / bound.max(1) as f64;
         self.gauge(&table::QUEUE_FILL_RATIO, &[queue.as_str()]).set(ratio);
+    }
+
+    /// `asked` is counted since the start of the process.
+    pub fn lookups(&self, memory: LookupMemory, asked: Asked) {
+        let memory = memory.as_str();
+        self.counter(&table::LOOKUPS, &[memory, "hit"]).absolute(asked.hits);
+        self.counter(&table::LOOKUPS, &[memory, "miss"]).absolute(asked.misses);
     }
 
     pub fn spool(&self, bytes: u64, bytes_max: u64) {

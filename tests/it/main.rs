@@ -3,6 +3,7 @@
 mod alerts;
 mod audience;
 mod aws;
+mod backlog;
 mod bad_input;
 mod cdn_logs;
 mod cloudfront;

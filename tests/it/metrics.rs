@@ -117,6 +117,7 @@ fn the_text_follows_the_rules_and_tells_nothing_of_anybody() {
         "playhead_alert_rules_loaded",
         "playhead_alerts_firing",
         "playhead_late_records_total",
+        "playhead_lookups_total",
         "playhead_events_left_out_total",
     ] {
         assert!(samples.iter().any(|sample| sample.name == name), "no {name} in\n{}", answer.body);

@@ -89,6 +89,12 @@ pub const LATE_RECORDS: Meter = counter(
     "Stored records whose minute had been closed before they came; it is computed again.",
 );
 
+pub const LOOKUPS: Meter = counter(
+    "playhead_lookups_total",
+    &["memory", "answer"],
+    "Look-ups of addresses and user agents that memory answered (hit) or that had to be worked out (miss).",
+);
+
 pub const SOURCE_LAG_RECORDS: Meter = gauge(
     "playhead_source_lag_records",
     &["source"],
@@ -194,7 +200,7 @@ pub const UPKEEP_FILES_REMOVED: Meter = counter(
 pub const UPKEEP_BYTES_WRITTEN: Meter = counter("playhead_upkeep_bytes_written_total", &["task"], "Bytes that upkeep wrote.");
 
 /// All of them, in the order in which a person would ask.
-pub const METERS: [Meter; 30] = [
+pub const METERS: [Meter; 31] = [
     BUILD_INFO,
     MEMORY_BYTES,
     RECORDS_RECEIVED,
@@ -202,6 +208,7 @@ pub const METERS: [Meter; 30] = [
     RECORDS_DUPLICATE,
     RECORDS_REJECTED,
     LATE_RECORDS,
+    LOOKUPS,
     SOURCE_LAG_RECORDS,
     SOURCE_LAG_SECONDS,
     SOURCE_PARTITIONS,

@@ -1,6 +1,7 @@
 //! Tests of the daemon's metrics: the text is read back as a scraper would.
 
 use super::*;
+use crate::enrich::remembered::Asked;
 
 const SOURCES: [&str; 2] = ["edge", "http"];
 const TABLES: [&str; 1] = ["bronze.player_events"];
@@ -49,6 +50,7 @@ fn touch_all(meters: &Meters) {
     });
     meters.queue_fill(Queue::Reader, 1, 2);
     meters.queue_fill(Queue::HttpMemory, 0, 128);
+    meters.lookups(LookupMemory::Network, Asked { hits: 9, misses: 1 });
     meters.spool(250, 1000);
     meters.http_answered("/cmcd", 204);
     meters.alerts(4, 1, 2);
@@ -104,6 +106,7 @@ fn what_is_reported_is_what_is_read() {
     check(&meters, r#"playhead_source_lag_records{source="edge"}"#, "40");
     check(&meters, r#"playhead_source_lag_seconds{source="edge"}"#, "NaN");
     check(&meters, r#"playhead_source_partitions{source="edge"}"#, "3");
+    check(&meters, r#"playhead_lookups_total{memory="network",answer="hit"}"#, "9");
     check(&meters, "playhead_watermark_timestamp_seconds", "1700000000");
     check(&meters, "playhead_last_epoch_timestamp_seconds", "1700000000.5");
     check(&meters, r#"playhead_epoch_duration_seconds_bucket{le="0.25"}"#, "0");
