@@ -42,7 +42,8 @@ const CACHES_EVERY: Duration = Duration::from_secs(60);
 /// How often one step of upkeep is taken; what a step may move in a minute is a setting.
 const UPKEEP_EVERY: Duration = Duration::from_secs(1);
 
-/// Windows that are being closed put a step off, but no longer than this: a backlog may take days.
+/// While batches wait a step is put off, for it takes half of a backlog's speed; but no longer than this: a
+/// backlog may take days.
 const UPKEEP_PUT_OFF: Duration = Duration::from_secs(30);
 
 /// How often the alert folder is looked at for an edit.
@@ -438,8 +439,8 @@ impl Following<'_> {
             self.parts.ingest.save_caches().await;
         }
         let since_upkeep = self.upkeep_stepped.elapsed();
-        let is_at_work = self.parts.gold.at_rest().is_none();
-        if since_upkeep >= UPKEEP_EVERY && (!is_at_work || since_upkeep >= UPKEEP_PUT_OFF) {
+        let is_behind = self.is_order_under_way;
+        if since_upkeep >= UPKEEP_EVERY && (!is_behind || since_upkeep >= UPKEEP_PUT_OFF) {
             self.upkeep_stepped = Instant::now();
             self.keep_up().await?;
         }
