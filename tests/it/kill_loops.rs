@@ -31,7 +31,7 @@ const LINES_A_REQUEST: usize = 5;
 const LOST_ANSWERS: usize = 7;
 /// Small epochs, so that there are many to die in. Old events stay: their times are simulated.
 pub const SMALL_EPOCHS: &str = "\
-ingest: {commit_every: 100ms, poll_every: 20ms, batch_records: 100}
+ingest: {commit_every: 100ms, poll_every: 20ms, batch_records: 1000}
 upkeep: {bronze_days: 0, silver_days: 0, gold_days: 0, rejects_days: 0}
 ";
 /// A killed member of a group keeps its partitions until it is missed.
