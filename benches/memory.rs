@@ -15,7 +15,7 @@ use playhead::session::{EventDetail, KeyedEvent, Readings, SessionEvent, Session
 
 /// As in the binary.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const T0_MS: i64 = 1_767_225_600_000;
 const HEARTBEAT_MS: i64 = 30_000;

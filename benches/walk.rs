@@ -16,7 +16,7 @@ use playhead::session::{KeyedEvent, SessionSettings, Sessions};
 
 /// As in the binary.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// 2026-01-01T00:00:00Z.
 const T0_MS: i64 = 1_767_225_600_000;

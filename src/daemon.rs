@@ -64,6 +64,10 @@ pub fn lake_place(config: &Config) -> Result<Place, LakeError> {
     Ok(Place::remote(remote.url.clone(), options))
 }
 
+/// While batches wait, a closing of windows takes as long as it needs beside them and the next one takes in
+/// more minutes; after this long the epochs wait for it, for alerts are judged behind it.
+const CLOSING_MAX: Duration = Duration::from_secs(30);
+
 /// Everything that carries an epoch.
 struct Parts {
     ingest: Ingest,
@@ -130,7 +134,8 @@ impl Parts {
         let closed_ms = closed_ms(self.ingest.watermark_ms(), self.lateness_ms);
         let epoch = self.ingest.commit_batch(batch, closed_ms, self.clock.now_ms()).await?;
         self.ingest.close_due_sessions().await?;
-        if more_waits && self.closed_at.elapsed() < self.close_every {
+        let patience = if self.gold.is_at_work() { CLOSING_MAX } else { self.close_every };
+        if more_waits && self.closed_at.elapsed() < patience {
             return Ok((epoch, 0));
         }
         let mut windows = self.gold.settle().await?;

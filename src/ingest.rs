@@ -27,8 +27,8 @@ use crate::clock::Clock;
 use crate::enrich::Enricher;
 use crate::event::decode::Kind;
 use crate::event::schema::{
-    Column, PlayerRow, Provenance, RejectRow, RequestRow, bronze_cdn_columns, bronze_player_columns, count_duplicates, duplicate_columns,
-    interval_columns, record_batch, reject_columns, session_columns, silver_cdn_columns, silver_player_columns,
+    Column, PlayerRow, Provenance, RejectRow, RequestRow, Sorted, bronze_cdn_columns, bronze_player_columns, count_duplicates,
+    duplicate_columns, interval_columns, record_batch, reject_columns, session_columns, silver_cdn_columns, silver_player_columns,
 };
 use crate::lake::commit::Prepared;
 use crate::lake::scan::{is_not_true, is_one_of, is_true};
@@ -386,12 +386,13 @@ impl Ingest {
         rows: &Arc<Vec<R>>,
     ) -> Result<Prepared, LakeError> {
         let rows = Arc::clone(rows);
+        let lake = Arc::clone(&self.lake);
         // On a worker and not on the blocking pool, whose many threads would each keep their memory.
-        let building = tokio::spawn(async move { to_batch(table, &columns(), &rows) });
-        let batch = building
-            .await
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
-        self.lake.prepare_append(table, vec![batch]).await
+        let building = tokio::spawn(async move {
+            let by = lake.spec(table).await?.sort_columns.clone();
+            lake.prepare_sorted(table, Sorted::new(columns(), &by, rows)).await
+        });
+        building.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
     }
 
     async fn commit_requests(&mut self, rows: Vec<RequestRow>, rejects: &[RejectRow], positions: &[Position]) -> Result<(), LakeError> {
@@ -765,7 +766,8 @@ async fn load_hours(lake: &Lake, table: &str, known: &mut Dedupe, times_ms: impl
 }
 
 fn to_batch<R>(table: &str, columns: &[Column<R>], rows: &[R]) -> Result<RecordBatch, LakeError> {
-    record_batch(columns, rows).map_err(|source| LakeError::Rows {
+    let rows: Vec<&R> = rows.iter().collect();
+    record_batch(columns, &rows).map_err(|source| LakeError::Rows {
         table: table.to_string(),
         source,
     })

@@ -43,8 +43,11 @@ const CACHES_EVERY: Duration = Duration::from_secs(60);
 const UPKEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// While batches wait a step is put off, for it takes half of a backlog's speed; but no longer than this: a
-/// backlog may take days.
-const UPKEEP_PUT_OFF: Duration = Duration::from_secs(30);
+/// backlog may take days, and a table has some hundred small files by then.
+const UPKEEP_PUT_OFF: Duration = Duration::from_secs(300);
+
+/// Batches wait as long as one was full this lately: between two the sources may have to take breath.
+const BEHIND_FOR: Duration = Duration::from_secs(10);
 
 /// How often the alert folder is looked at for an edit.
 const ALERTS_CHECK_EVERY: Duration = Duration::from_secs(1);
@@ -191,6 +194,8 @@ struct Following<'a> {
     caches_written: Instant,
     upkeep: Option<Upkeep>,
     upkeep_stepped: Instant,
+    /// When a batch was full, or a partition was found.
+    last_full: Option<Instant>,
     troubles: Troubles,
     source_names: Vec<String>,
     batch_records: u64,
@@ -257,6 +262,7 @@ impl Following<'_> {
             caches_written: Instant::now(),
             upkeep,
             upkeep_stepped: Instant::now(),
+            last_full: None,
             troubles: Troubles::default(),
             source_names,
             batch_records: config.ingest.batch_records,
@@ -329,6 +335,9 @@ impl Following<'_> {
         batch.throw_away(&lost);
         let more_waits = batch.is_full || !starts.is_empty();
         self.next.starts.extend(starts);
+        if more_waits {
+            self.last_full = Some(Instant::now());
+        }
         if more_waits && !is_stopping {
             // Read while this batch is committed.
             self.order().await?;
@@ -439,7 +448,7 @@ impl Following<'_> {
             self.parts.ingest.save_caches().await;
         }
         let since_upkeep = self.upkeep_stepped.elapsed();
-        let is_behind = self.is_order_under_way;
+        let is_behind = self.last_full.is_some_and(|at| at.elapsed() < BEHIND_FOR);
         if since_upkeep >= UPKEEP_EVERY && (!is_behind || since_upkeep >= UPKEEP_PUT_OFF) {
             self.upkeep_stepped = Instant::now();
             self.keep_up().await?;

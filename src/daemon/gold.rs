@@ -1,6 +1,6 @@
 //! Closing windows and judging alerts, on a task of its own beside the epoch that follows.
 //!
-//! Stands behind `Parts`: while batches wait, the next is committed to bronze and silver as the windows of
+//! Stands behind `Parts`: while batches wait, the next ones are committed to bronze and silver as the windows of
 //! the ones before are computed. Silver rows that come in between touch their minutes anew, so that the
 //! next closing computes those again: a table ends as it would have one after the other.
 //!
@@ -63,6 +63,11 @@ impl Gold {
             let closed = keeper.close(watermark_ms, false).await;
             (keeper, closed)
         }));
+    }
+
+    /// True while windows are being closed.
+    pub fn is_at_work(&self) -> bool {
+        self.closing.as_ref().is_some_and(|closing| !closing.is_finished())
     }
 
     /// Waits for what was begun; returns how many minutes it closed.

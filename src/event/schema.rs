@@ -12,6 +12,7 @@ mod duplicate;
 mod player;
 mod reject;
 mod session;
+mod sorted;
 
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ pub use duplicate::{DuplicateRow, count_duplicates, duplicate_columns};
 pub use player::{bronze_player_columns, silver_player_columns};
 pub use reject::{RejectRow, reject_columns};
 pub use session::{interval_columns, session_columns};
+pub use sorted::Sorted;
 
 use crate::privacy::{AnonymousEvent, AnonymousRequest};
 
@@ -152,15 +154,16 @@ pub fn arrow_schema<R>(columns: &[Column<R>]) -> SchemaRef {
 ///
 /// # Errors
 /// Only if a required column turns out null, which is a bug in the caller.
-pub fn record_batch<R>(columns: &[Column<R>], rows: &[R]) -> Result<RecordBatch, ArrowError> {
+pub fn record_batch<R>(columns: &[Column<R>], rows: &[&R]) -> Result<RecordBatch, ArrowError> {
     let arrays: Vec<ArrayRef> = columns.iter().map(|column| array(column, rows)).collect();
     RecordBatch::try_new(arrow_schema(columns), arrays)
 }
 
-fn array<R>(column: &Column<R>, rows: &[R]) -> ArrayRef {
+fn array<R>(column: &Column<R>, rows: &[&R]) -> ArrayRef {
     match &column.get {
         Get::Text(get) => {
-            let mut builder = StringBuilder::with_capacity(rows.len(), rows.len() * 16);
+            let bytes = rows.iter().filter_map(|row| get(row)).map(str::len).sum();
+            let mut builder = StringBuilder::with_capacity(rows.len(), bytes);
             rows.iter().for_each(|row| builder.append_option(get(row)));
             Arc::new(builder.finish())
         }
@@ -197,10 +200,10 @@ fn array<R>(column: &Column<R>, rows: &[R]) -> ArrayRef {
         Get::Flags(get) => text_lists(rows.iter().map(|row| get(row).iter().copied())),
         Get::Texts(get) => text_lists(rows.iter().map(|row| get(row).iter().map(String::as_str))),
         Get::MadeTexts(get) => {
-            let made: Vec<Vec<String>> = rows.iter().map(get).collect();
+            let made: Vec<Vec<String>> = rows.iter().map(|row| get(row)).collect();
             text_lists(made.iter().map(|list| list.iter().map(String::as_str)))
         }
-        Get::Map(get) => text_maps(rows.iter().map(get)),
+        Get::Map(get) => text_maps(rows.iter().map(|row| get(row))),
     }
 }
 

@@ -315,6 +315,23 @@ fn correct_clock(event: &mut PlayerEvent, stored_ms: i64) {
     }
 }
 
+/// The decoder of the row before: most rows of a file have its format and its fields.
+struct LastDecoder {
+    format: Format,
+    fields: Option<String>,
+    decoder: Decoder,
+}
+
+fn decoder_of(last: &mut Option<LastDecoder>, format: Format, fields: Option<String>) -> &mut Decoder {
+    let same = last.take().filter(|last| last.format == format && last.fields == fields);
+    let decoder = same.unwrap_or_else(|| LastDecoder {
+        format,
+        decoder: Decoder::with_fields(format, fields.as_deref()),
+        fields,
+    });
+    &mut last.insert(decoder).decoder
+}
+
 /// Makes silver's input again from bronze rows (either bronze table).
 ///
 /// The device is told again from the user agent; the network is not looked up again, for the full
@@ -333,11 +350,12 @@ pub fn remake(batches: &[RecordBatch], enricher: &Enricher, privacy: &Privacy) -
         let asns = columns.ints("asn");
         let (partitions, offsets) = (columns.texts("source_partition"), columns.ints("source_offset"));
         let received = columns.times("received_at");
+        let mut last: Option<LastDecoder> = None;
         for row in 0..batch.num_rows() {
             let Some(format) = Format::parse(formats.value(row)) else {
                 continue;
             };
-            let mut decoder = Decoder::with_fields(format, text(&fields, row).as_deref());
+            let decoder = decoder_of(&mut last, format, text(&fields, row));
             let received_at_ms = received.value(row).div_euclid(1000);
             let context = DecodeContext { now_ms: received_at_ms };
             let network = Network {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use arrow::array::{Array, BooleanArray, RecordBatch, TimestampMicrosecondArray};
 use arrow::compute::{SortColumn, cast, concat_batches, filter_record_batch, lexsort_to_indices, take_record_batch};
 use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
 use datafusion::prelude::SessionContext;
 use deltalake::DeltaTable;
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties};
@@ -96,6 +97,30 @@ impl Lake {
             collect_minutes(batch, &open.spec, &mut minutes);
         }
         let (adds, rows) = write_files(&open.table, &open.spec, batches).await?;
+        Ok(Prepared {
+            adds,
+            removes: Vec::new(),
+            rows,
+            minutes,
+            held,
+        })
+    }
+
+    /// Writes rows that come part by part in the table's order. Nothing is visible until `commit`.
+    pub async fn prepare_sorted(
+        &self,
+        name: &str,
+        parts: impl Iterator<Item = Result<RecordBatch, ArrowError>> + Send,
+    ) -> Result<Prepared, LakeError> {
+        let held = self.turns(name).append().await;
+        let open = self.get(name).await?;
+        let (mut rows, mut minutes) = (0, BTreeSet::new());
+        let parts = parts.inspect(|part| {
+            let Ok(part) = part else { return };
+            rows += part.num_rows();
+            collect_minutes(part, &open.spec, &mut minutes);
+        });
+        let adds = write_sorted(&open.table, &open.spec, parts).await?;
         Ok(Prepared {
             adds,
             removes: Vec::new(),
@@ -407,14 +432,29 @@ async fn write_files(table: &DeltaTable, spec: &TableSpec, batches: Vec<RecordBa
         drop(conformed);
         let sorted = sort(&whole, &spec.sort_columns).map_err(rows_error)?;
         drop(whole);
-        let mut writer = RecordBatchWriter::for_table(&table)
-            .map_err(table_error("write to", &spec.name))?
-            .with_writer_properties(writer_properties());
-        writer.write(sorted).await.map_err(table_error("write to", &spec.name))?;
-        writer.flush().await.map_err(table_error("write to", &spec.name))
+        write_sorted(&table, &spec, std::iter::once(Ok(sorted))).await
     });
     let adds = task.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
     Ok((adds, rows))
+}
+
+async fn write_sorted(
+    table: &DeltaTable,
+    spec: &TableSpec,
+    parts: impl Iterator<Item = Result<RecordBatch, ArrowError>>,
+) -> Result<Vec<Add>, LakeError> {
+    let rows_error = |source| LakeError::Rows {
+        table: spec.name.clone(),
+        source,
+    };
+    let mut writer = RecordBatchWriter::for_table(table)
+        .map_err(table_error("write to", &spec.name))?
+        .with_writer_properties(writer_properties());
+    for part in parts {
+        let part = conform(&part.map_err(rows_error)?, &spec.schema).map_err(rows_error)?;
+        writer.write(part).await.map_err(table_error("write to", &spec.name))?;
+    }
+    writer.flush().await.map_err(table_error("write to", &spec.name))
 }
 
 fn sort(batch: &RecordBatch, by: &[String]) -> Result<RecordBatch, arrow::error::ArrowError> {

@@ -133,7 +133,6 @@ pub struct KinesisSource {
     handle: Handle,
     api: Api,
     shared: Arc<Shared>,
-    header: Arc<[u8]>,
     /// What `latest` means, epoch ms.
     made_at_ms: i64,
     family: Family,
@@ -178,7 +177,6 @@ impl KinesisSource {
             Leases { desk, lease_time }
         });
         KinesisSource {
-            header: Arc::default(),
             made_at_ms: clock.now_ms() - LATEST_MARGIN_MS,
             settings,
             handle,
@@ -387,7 +385,7 @@ impl Source for KinesisSource {
             found.push(Found {
                 partition: self.partition(&shard),
                 format: self.settings.format,
-                header: Arc::clone(&self.header),
+                header: Arc::default(),
                 first_line: Vec::new(),
             });
         }
@@ -438,7 +436,7 @@ impl Source for KinesisSource {
         let share = share_of(limits);
         for shard in self.turns() {
             let Some(reading) = self.reading.get_mut(&shard) else { continue };
-            let Some(part) = reading.next_part(&self.header, share) else {
+            let Some(part) = reading.next_part(share) else {
                 continue;
             };
             if part.finished {

@@ -12,6 +12,9 @@ pub const QUEUE_BYTES_MIN: usize = 8 << 20;
 const READY_MESSAGES_MAX: usize = 100_000;
 /// Messages are taken to be at least this long when their number is bounded by `queue_bytes`.
 const MESSAGE_BYTES_TYPICAL: usize = 512;
+/// Pause of fetching once enough is ready. What is ready is taken in less than librdkafka's own second, and
+/// the reader then waits: half of a backlog's speed.
+const FETCH_BACKOFF_MS: u32 = 20;
 /// Largest answer to one fetch, bytes: librdkafka's own default.
 const FETCH_BYTES_MAX: usize = 50 << 20;
 /// A daemon that was killed is missed after this long, and another one, or itself started again, has its
@@ -101,6 +104,7 @@ pub fn of(settings: &KafkaSettings) -> Vec<(String, String)> {
         ("queued.max.messages.kbytes", (ready_bytes >> 10).to_string()),
         ("queued.min.messages", ready_messages.to_string()),
         ("fetch.max.bytes", fetch_bytes.to_string()),
+        ("fetch.queue.backoff.ms", FETCH_BACKOFF_MS.to_string()),
         ("topic.metadata.refresh.interval.ms", METADATA_REFRESH_MS.to_string()),
         ("statistics.interval.ms", STATISTICS_MS.to_string()),
         ("socket.keepalive.enable", "true".to_string()),

@@ -48,8 +48,8 @@ impl Reading {
     }
 
     /// Whole records of Kinesis up to the limits, and one at least; `None`: nothing waits.
-    pub fn next_part(&mut self, header: &Arc<[u8]>, limits: BatchLimits) -> Option<Part> {
-        let mut part = self.empty_part(header);
+    pub fn next_part(&mut self, limits: BatchLimits) -> Option<Part> {
+        let mut part = self.empty_part();
         let mut attributes = Vec::new();
         while !part.finished {
             let Some((answer, first)) = self.front.take().or_else(|| Some((self.answers.try_recv().ok()?, 0))) else {
@@ -68,7 +68,7 @@ impl Reading {
         if part.finished {
             part.token = Some(END.into());
         }
-        self.format = self.format.or_else(|| detect_in(header, &part.buffer));
+        self.format = self.format.or_else(|| detect(&part.buffer[..part.buffer.len().min(DETECT_BYTES)]));
         part.format = self.format;
         let text_bytes = part.buffer.len();
         part.buffer.append(&mut attributes);
@@ -80,11 +80,11 @@ impl Reading {
         Some(part)
     }
 
-    fn empty_part(&self, header: &Arc<[u8]>) -> Part {
+    fn empty_part(&self) -> Part {
         Part {
             partition: Arc::clone(&self.partition),
             format: None,
-            header: Arc::clone(header),
+            header: Arc::default(),
             buffer: Vec::new(),
             lines: Vec::new(),
             from: self.offset,
@@ -122,8 +122,4 @@ fn copy_records(answer: &Answer, first: usize, limits: BatchLimits, part: &mut P
         part.token = Some(Arc::clone(&record.sequence));
     }
     answer.records.len()
-}
-
-fn detect_in(header: &[u8], text: &[u8]) -> Option<Format> {
-    detect(&[header, &text[..text.len().min(DETECT_BYTES)]].concat())
 }
