@@ -8,15 +8,12 @@ pub const PIPELINES: [(&str, &str); 10] = [
     ("pipelines/cdn_1m.sql", include_str!("../pipelines/cdn_1m.sql")),
     ("pipelines/cdn_objects_1m.sql", include_str!("../pipelines/cdn_objects_1m.sql")),
     ("pipelines/concurrency_1m.sql", include_str!("../pipelines/concurrency_1m.sql")),
+    ("pipelines/delivery_1m.sql", include_str!("../pipelines/delivery_1m.sql")),
     ("pipelines/ended_1m.sql", include_str!("../pipelines/ended_1m.sql")),
     ("pipelines/errors_1m.sql", include_str!("../pipelines/errors_1m.sql")),
     ("pipelines/latency_1m.sql", include_str!("../pipelines/latency_1m.sql")),
     ("pipelines/playback_1m.sql", include_str!("../pipelines/playback_1m.sql")),
     ("pipelines/quality_1h.sql", include_str!("../pipelines/quality_1h.sql")),
-    (
-        "pipelines/startup_by_pop_1m.sql",
-        include_str!("../pipelines/startup_by_pop_1m.sql"),
-    ),
 ];
 
 /// File name and text of every shipped alert file.

@@ -518,7 +518,8 @@ async fn tables(settings: &SettingsArgs) -> anyhow::Result<u8> {
     let config = load(settings, "")?;
     let pipelines = daemon::pipelines(&config)?;
     let specs = daemon::gold_specs(&pipelines).await?;
-    show(crate::contract::tables_markdown(&specs).as_bytes())
+    let views = daemon::gold_views(&specs).await?;
+    show(crate::contract::tables_markdown(&specs, &views).as_bytes())
 }
 
 fn simulate(folder: &PathBuf, simulation: &Simulation) -> anyhow::Result<u8> {

@@ -4,9 +4,10 @@
 
 use std::fmt::Write;
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Schema};
 
 use crate::lake::tables::{TableSpec, WINDOWED_VIEWS, fixed_tables};
+use crate::sql::views::ViewSpec;
 
 const HEAD: &str = "# Tables
 
@@ -16,8 +17,8 @@ file. Times are microseconds UTC. Unknown is null.
 
 ";
 
-/// The page for the fixed tables and these gold tables.
-pub fn tables_markdown(gold: &[TableSpec]) -> String {
+/// The page for the fixed tables, these gold tables and the views over them.
+pub fn tables_markdown(gold: &[TableSpec], views: &[ViewSpec]) -> String {
     let mut page = HEAD.to_string();
     for spec in fixed_tables().iter().chain(gold) {
         let finer = spec.rolled_up_from.as_ref();
@@ -25,6 +26,9 @@ pub fn tables_markdown(gold: &[TableSpec]) -> String {
             Some(finer) => coarser_table(&mut page, spec, finer),
             None => table(&mut page, spec),
         }
+    }
+    for of in views {
+        view(&mut page, of);
     }
     page.push_str("## What pipelines read\n\n| name in a pipeline | table | window by |\n| --- | --- | --- |\n");
     for view in WINDOWED_VIEWS {
@@ -41,13 +45,34 @@ fn table(page: &mut String, spec: &TableSpec) {
         list(&spec.sort_columns),
         list(&spec.statistics)
     );
+    columns(page, &spec.schema);
+}
+
+fn columns(page: &mut String, schema: &Schema) {
     page.push_str("| column | type | null | meaning |\n| --- | --- | --- | --- |\n");
-    for field in spec.schema.fields() {
+    for field in schema.fields() {
         let about = field.metadata().get("comment").map_or("", String::as_str);
         let null = if field.is_nullable() { "yes" } else { "no" };
         let _ = writeln!(page, "| `{}` | {} | {null} | {about} |", field.name(), type_name(field.data_type()));
     }
     page.push('\n');
+}
+
+/// What is answered from other tables: in `playhead sql` and for alert rules, not on disk.
+fn view(page: &mut String, spec: &ViewSpec) {
+    let _ = writeln!(
+        page,
+        "## {}\n\n{}\n\nA view over {}: known to `playhead sql` and to alert rules, not stored.\n",
+        spec.name,
+        spec.about,
+        list(&spec.reads)
+    );
+    match &spec.finest {
+        Some(finest) => {
+            let _ = writeln!(page, "Columns as in `{finest}`.\n");
+        }
+        None => columns(page, &spec.schema),
+    }
 }
 
 /// A table with the columns of another: only what is missing is said.

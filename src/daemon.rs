@@ -40,7 +40,7 @@ use crate::watch::Watch;
 
 use gold::{Gold, Keeper};
 
-pub use check::{Checked, Complaints, check, gold_specs, pipelines, query_limits, rules};
+pub use check::{Checked, Complaints, check, gold_specs, gold_views, pipelines, query_limits, rules};
 pub use follow::follow;
 pub use identity::database_complaints;
 pub use once::{Progress, Summary, ingest_once};

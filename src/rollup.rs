@@ -5,13 +5,18 @@
 //!
 //! Invariant: a gold table says in its own commits which silver versions it covers and which windows
 //! are still to do, so a crash at any moment loses no window.
+//! Invariant: a run that needs more memory than it may have ends nothing: it is halved, and a window that
+//! does not fit alone stays pending, with the coarser windows over it, while all others go on.
 //! Invariant: the first computation of a window and its tenth after late data take the same path.
+
+mod room;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Date32Array, RecordBatch, StringArray};
 use arrow::datatypes::TimestampMicrosecondType;
+use datafusion::error::DataFusionError;
 use serde_json::json;
 
 use crate::lake::commit::{conform, minute_ranges, minutes_in};
@@ -19,6 +24,7 @@ use crate::lake::tables::{PARTITION_COLUMN, TableSpec, WINDOWED_VIEWS};
 use crate::lake::{Commit, Lake, LakeError, TimeRange};
 use crate::sql::pipeline::{PIPELINE_HASH, Pipeline, SILVER_VERSIONS};
 use crate::sql::{MINUTE_MS, SqlError, planning_context, range_of, run_pipeline};
+use room::{Refused, Room};
 
 /// Minutes that one run of a pipeline spans at the most, to bound memory: six hours of a busy service at
 /// once took 1.3 GB, three take 0.7.
@@ -35,6 +41,7 @@ struct Work {
     spec: TableSpec,
     /// Minutes of silver that changed and are not in the gold table yet.
     pending: BTreeSet<i64>,
+    room: Room,
 }
 
 /// All pipelines of a lake.
@@ -56,10 +63,10 @@ pub struct Closed {
 }
 
 impl Closed {
-    fn add(&mut self, (table, minutes, rows): (String, BTreeSet<i64>, usize)) {
-        self.rows += rows;
-        if !minutes.is_empty() {
-            self.minutes.entry(table).or_default().extend(minutes);
+    fn add(&mut self, carried: Carried) {
+        self.rows += carried.rows;
+        if !carried.minutes.is_empty() {
+            self.minutes.entry(carried.table).or_default().extend(carried.minutes);
         }
     }
 
@@ -86,7 +93,13 @@ impl Rollup {
             let spec = table_spec(&pipeline).await?;
             rollup.lake.ensure(spec.clone()).await?;
             let pending = pending_minutes(&rollup.lake, &pipeline).await?;
-            rollup.work.push(Work { pipeline, spec, pending });
+            let room = Room::new(MINUTES_PER_RUN);
+            rollup.work.push(Work {
+                pipeline,
+                spec,
+                pending,
+                room,
+            });
         }
         rollup.work.sort_by_key(Work::depth);
         Ok(rollup)
@@ -116,22 +129,24 @@ impl Rollup {
             seen: &self.seen,
             memory_bytes: self.memory_bytes,
             bound,
+            is_last: flush,
         };
+        let mut held = Held::new();
         // A finer table is complete before those that roll it up; tables of one depth know nothing of
         // each other.
         for level in self.work.chunk_by_mut(|one, next| one.depth() == next.depth()) {
             for some in level.chunks_mut(TABLES_AT_ONCE) {
-                match some {
+                let carried = match some {
                     [one, other] => {
-                        let (one, other) = tokio::try_join!(run.carry(one), run.carry(other))?;
-                        closed.add(one);
-                        closed.add(other);
+                        let (one, other) = tokio::try_join!(run.carry(one, &held), run.carry(other, &held))?;
+                        vec![one, other]
                     }
-                    some => {
-                        for work in some {
-                            closed.add(run.carry(work).await?);
-                        }
-                    }
+                    [one] => vec![run.carry(one, &held).await?],
+                    _ => Vec::new(),
+                };
+                for mut carried in carried {
+                    held.insert(carried.table.clone(), std::mem::take(&mut carried.held));
+                    closed.add(carried);
                 }
             }
         }
@@ -156,6 +171,19 @@ impl Rollup {
     }
 }
 
+/// Minutes of due windows that could not be computed, by table.
+type Held = BTreeMap<String, BTreeSet<i64>>;
+
+/// What a run did for one table.
+struct Carried {
+    table: String,
+    /// Minutes in which the windows start that were computed.
+    minutes: BTreeSet<i64>,
+    rows: usize,
+    /// Minutes of those that were due and were not.
+    held: BTreeSet<i64>,
+}
+
 /// What the tables of one run have in common.
 struct Run<'a> {
     lake: &'a Lake,
@@ -163,21 +191,74 @@ struct Run<'a> {
     memory_bytes: usize,
     /// Windows that end at or before this minute are closed.
     bound: i64,
+    /// The input has ended.
+    is_last: bool,
 }
 
 impl Run<'_> {
-    /// Computes the due windows of one table. Returns the table, their minutes and how many rows.
-    async fn carry(&self, work: &mut Work) -> Result<(String, BTreeSet<i64>, usize), SqlError> {
-        let windows = work.due(self.bound);
-        let mut rows = 0;
-        for chunk in chunks(&windows) {
-            rows += self.compute(work, &chunk).await?;
+    /// Computes the due windows of one table. What memory does not suffice for is left pending.
+    async fn carry(&self, work: &mut Work, held: &Held) -> Result<Carried, SqlError> {
+        let width = work.pipeline.window_minutes;
+        let mut left = work.due(self.bound);
+        // A coarser window is made of all its finer ones or not at all.
+        let finer = work.pipeline.finer.as_ref().and_then(|finer| held.get(&finer.table()));
+        let mut not_now: BTreeSet<i64> = finer.into_iter().flatten().map(|minute| window_of(*minute, width)).collect();
+        not_now.retain(|window| left.remove(window));
+        not_now.extend(work.room.put_aside(&mut left, self.is_last));
+        let (mut minutes, mut rows) = (BTreeSet::new(), 0);
+        while !left.is_empty() {
+            let some = work.room.first_run(&left);
+            match self.compute(work, &some).await {
+                Ok(written) => {
+                    work.room.fitted(&some, width);
+                    rows += written;
+                    left.retain(|window| !some.contains(window));
+                    minutes.extend(some);
+                }
+                Err(error) if is_out_of_memory(&error) => {
+                    let refused = work.room.refused(&some, width);
+                    self.tell(work, &refused, &error);
+                    if let Refused::Alone { window, .. } = refused {
+                        left.remove(&window);
+                        not_now.insert(window);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
         }
-        Ok((work.pipeline.table(), windows, rows))
+        Ok(Carried {
+            table: work.pipeline.table(),
+            minutes,
+            rows,
+            held: not_now.iter().flat_map(|window| *window..window + width).collect(),
+        })
+    }
+
+    fn tell(&self, work: &Work, refused: &Refused, error: &SqlError) {
+        let (table, mebibytes) = (work.pipeline.table(), self.memory_bytes >> 20);
+        match refused {
+            Refused::Narrowed { minutes } => {
+                tracing::info!(
+                    "{table}: a run needs more than the {mebibytes} MiB of sql.memory; its runs span {minutes} minutes from now on"
+                );
+            }
+            Refused::Alone { window, is_new: true } => {
+                let start = minute_text(*window);
+                tracing::error!(
+                    "{table}: the window of {start} needs more than the {mebibytes} MiB of sql.memory and is not computed; nothing is lost, \
+                     it is tried again now and then: raise sql.memory, or have its pipeline group by less: {error}"
+                );
+            }
+            Refused::Alone { window, is_new: false } => {
+                tracing::debug!("{table}: the window of {} still does not fit", minute_text(*window));
+            }
+        }
     }
 
     async fn compute(&self, work: &mut Work, windows: &BTreeSet<i64>) -> Result<usize, SqlError> {
-        let Work { pipeline, spec, pending } = work;
+        let Work {
+            pipeline, spec, pending, ..
+        } = work;
         let mut versions = BTreeMap::new();
         for view in WINDOWED_VIEWS
             .iter()
@@ -188,10 +269,11 @@ impl Run<'_> {
         let rows = run_pipeline(self.lake, pipeline, windows, self.memory_bytes).await?;
         let batches = with_lineage(&rows, spec, pipeline, &versions).map_err(|source| rows_error(spec, source))?;
         let width = pipeline.window_minutes;
-        pending.retain(|minute| !windows.contains(&window_of(*minute, width)));
+        let mut left = pending.clone();
+        left.retain(|minute| !windows.contains(&window_of(*minute, width)));
         let commit = Commit {
             covers: versions.iter().map(|(table, version)| (table.to_string(), *version)).collect(),
-            note: json!({"pipeline": pipeline.hash, "pending": minute_ranges(pending), "silver": versions}),
+            note: json!({"pipeline": pipeline.hash, "pending": minute_ranges(&left), "silver": versions}),
         };
         let range = range_of(windows, width).unwrap_or(TimeRange::ALL);
         let is_victim = |batch: &RecordBatch| -> Result<BooleanArray, arrow::error::ArrowError> {
@@ -204,6 +286,7 @@ impl Run<'_> {
         let prepared = self.lake.prepare_edit(&spec.name, range, &is_victim, batches).await?;
         let written = prepared.rows;
         self.lake.commit(&spec.name, prepared, commit).await?;
+        *pending = left;
         Ok(written)
     }
 }
@@ -331,18 +414,31 @@ fn window_of(minute: i64, width: i64) -> i64 {
     minute - minute.rem_euclid(width)
 }
 
-/// Windows in runs that span a day at the most.
-fn chunks(windows: &BTreeSet<i64>) -> Vec<BTreeSet<i64>> {
-    let mut chunks: Vec<BTreeSet<i64>> = Vec::new();
-    for window in windows {
-        match chunks.last_mut() {
-            Some(chunk) if chunk.first().is_some_and(|first| window - first < MINUTES_PER_RUN) => {
-                chunk.insert(*window);
-            }
-            _ => chunks.push(BTreeSet::from([*window])),
+fn minute_text(minute: i64) -> String {
+    let start = chrono::DateTime::from_timestamp_millis(minute.saturating_mul(MINUTE_MS));
+    start.map_or_else(
+        || format!("minute {minute}"),
+        |start| start.to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
+    )
+}
+
+/// The memory of a run did not suffice, however deep the engines have wrapped it.
+fn is_out_of_memory(error: &SqlError) -> bool {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = match error {
+        SqlError::Query(error) => Some(error),
+        SqlError::Lake(error) => Some(error),
+        SqlError::Pipeline(_) | SqlError::Timeout(_) => None,
+    };
+    while let Some(error) = next {
+        // A box or an `Arc` of an error gives its content's source as its own, and so hides the content.
+        let shared = error.downcast_ref::<Arc<DataFusionError>>().map(Arc::as_ref);
+        let boxed = error.downcast_ref::<Box<DataFusionError>>().map(Box::as_ref);
+        if let Some(DataFusionError::ResourcesExhausted(_)) = error.downcast_ref().or(shared).or(boxed) {
+            return true;
         }
+        next = error.source();
     }
-    chunks
+    false
 }
 
 fn with_lineage(
@@ -383,4 +479,60 @@ fn rows_error(spec: &TableSpec, source: arrow::error::ArrowError) -> SqlError {
         table: spec.name.clone(),
         source,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::error::ArrowError;
+    use deltalake::DeltaTableError;
+
+    fn exhausted() -> DataFusionError {
+        DataFusionError::ResourcesExhausted("Failed to allocate additional 1 GB".to_owned())
+    }
+
+    #[track_caller]
+    fn check(error: SqlError, expected: bool) {
+        assert_eq!(is_out_of_memory(&error), expected, "{error}");
+    }
+
+    #[test]
+    fn want_of_memory_is_known_however_it_is_wrapped() {
+        let wrapped = DataFusionError::Shared(Arc::new(exhausted().context("HashJoinInput")));
+        check(SqlError::Query(exhausted()), true);
+        check(SqlError::Query(wrapped), true);
+        check(
+            SqlError::Query(DataFusionError::ArrowError(
+                Box::new(ArrowError::ExternalError(Box::new(exhausted()))),
+                None,
+            )),
+            true,
+        );
+        let table = || "gold.t".to_owned();
+        check(
+            SqlError::Lake(LakeError::Query {
+                act: "read",
+                table: table(),
+                source: Box::new(exhausted()),
+            }),
+            true,
+        );
+        check(
+            SqlError::Lake(LakeError::Table {
+                act: "write",
+                table: table(),
+                source: Box::new(DeltaTableError::GenericError {
+                    source: Box::new(exhausted()),
+                }),
+            }),
+            true,
+        );
+        check(SqlError::Query(DataFusionError::Execution("divide by zero".to_owned())), false);
+        check(SqlError::Timeout(std::time::Duration::from_secs(30)), false);
+    }
+
+    #[test]
+    fn windows_are_named_by_their_start() {
+        assert_eq!(minute_text(29_453_760), "2026-01-01T00:00:00Z");
+    }
 }

@@ -9,6 +9,7 @@
 
 mod functions;
 pub mod pipeline;
+pub mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -33,6 +34,8 @@ use pipeline::{Pipeline, TIME_COLUMN};
 pub const MINUTE_MS: i64 = 60_000;
 /// A session is at most a day long: its row may lie a day before its end or its failure.
 const SESSION_DAYS_MS: i64 = 86_400_000;
+/// Column of gold tables that are asked: false in a row of a window that is not final yet.
+const IS_FINAL: &str = "is_final";
 /// Planning needs next to none.
 pub const PLANNING_MEMORY_BYTES: usize = 64 << 20;
 
@@ -155,14 +158,16 @@ fn register_finer(context: &SessionContext, table: &str, rows: DataFrame) -> Res
     Ok(())
 }
 
-/// A context with gold tables of these shapes, without rows: to check what reads them.
-pub fn empty_gold(specs: &[TableSpec]) -> Result<SessionContext, SqlError> {
+/// A context with gold tables of these shapes and the views over them, without rows: to check what reads them.
+pub async fn empty_gold(specs: &[TableSpec]) -> Result<SessionContext, SqlError> {
     let context = empty_context(PLANNING_MEMORY_BYTES)?;
     let gold = schema(&context, "gold")?;
     for spec in specs {
         let empty = MemTable::try_new(Arc::clone(&spec.schema), vec![vec![]])?;
-        gold.register_table(spec.name.trim_start_matches("gold.").to_string(), Arc::new(empty))?;
+        let frame = context.read_table(Arc::new(empty))?.with_column(IS_FINAL, lit(true))?;
+        gold.register_table(spec.name.trim_start_matches("gold.").to_string(), frame.into_view())?;
     }
+    views::register(&context).await?;
     Ok(context)
 }
 
@@ -254,12 +259,15 @@ pub async fn open(lake: &Lake, pipelines: &[(Pipeline, OpenWindows)], limits: Qu
             frames.insert(pipeline.table(), frame);
         }
     }
+    views::register(&context).await?;
     Ok(context)
 }
 
-/// The pipelines whose tables a query may mean, with those that they are rolled up from.
+/// The pipelines whose tables a query may mean, itself or by a view, with those that they are rolled up from.
 pub fn mentioned(pipelines: Vec<Pipeline>, query: &str) -> Vec<Pipeline> {
-    let query = query.to_lowercase();
+    let mut query = query.to_lowercase();
+    let meant: Vec<views::View> = views::all().into_iter().filter(|view| query.contains(&view.name)).collect();
+    query.extend(meant.iter().flat_map(views::View::reads).map(|table| format!(" {table}")));
     let names_all = ["information_schema", "show "].iter().any(|word| query.contains(word));
     let mut wanted: BTreeSet<String> = BTreeSet::new();
     for pipeline in pipelines.iter().filter(|pipeline| names_all || query.contains(&pipeline.name)) {
@@ -288,7 +296,7 @@ async fn gold(
     let spec = lake.spec(&table).await?;
     let stored = context
         .read_table(lake.provider(context, &table).await?)?
-        .with_column("is_final", lit(true))?;
+        .with_column(IS_FINAL, lit(true))?;
     let Some(range) = range_of(windows, pipeline.window_minutes) else {
         return Ok(Some(stored));
     };
@@ -315,14 +323,14 @@ async fn gold(
         };
         columns.push(value.alias(name));
     }
-    columns.push(lit(false).alias("is_final"));
+    columns.push(lit(false).alias(IS_FINAL));
     let live = LogicalPlanBuilder::from(live.into_unoptimized_plan()).project(columns)?.build()?;
     let names: Vec<Expr> = spec
         .schema
         .fields()
         .iter()
         .map(|field| col(field.name()))
-        .chain([col("is_final")])
+        .chain([col(IS_FINAL)])
         .collect();
     let stored = stored
         .filter(in_windows(windows, pipeline.window_minutes).is_not_true())?

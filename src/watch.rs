@@ -142,9 +142,9 @@ impl Watch {
         Ok(minutes)
     }
 
-    /// The gold tables that the rules read.
+    /// The gold tables that the rules read, those behind a view instead of it.
     fn tables(&self) -> BTreeSet<String> {
-        self.rules.rules.iter().map(|rule| rule.from().to_string()).collect()
+        tables_of(&self.rules)
     }
 
     fn longest_window_ms(&self) -> i64 {
@@ -217,13 +217,10 @@ impl Watch {
     }
 
     async fn lineage(&self) -> Result<Vec<TableVersion>, LakeError> {
-        let tables: BTreeSet<&str> = self.rules.rules.iter().map(Rule::from).collect();
         let mut lineage = Vec::new();
-        for table in tables {
-            lineage.push(TableVersion {
-                table: table.to_string(),
-                version: self.lake.version(table).await?,
-            });
+        for table in self.tables() {
+            let version = self.lake.version(&table).await?;
+            lineage.push(TableVersion { table, version });
         }
         Ok(lineage)
     }
@@ -302,9 +299,8 @@ async fn judged_through(lake: &Lake, rules: &RuleSet) -> Result<i64, LakeError> 
         return Ok(seconds * 1000);
     }
     let mut newest_ms = 0;
-    let tables: BTreeSet<&str> = rules.rules.iter().map(Rule::from).collect();
-    for table in tables {
-        for batch in lake.scan(table, &["window_end"], TimeRange::ALL, None).await? {
+    for table in tables_of(rules) {
+        for batch in lake.scan(&table, &["window_end"], TimeRange::ALL, None).await? {
             let ends = batch.column(0).as_primitive::<TimestampMicrosecondType>();
             newest_ms = ends.iter().flatten().map(|end| end.div_euclid(1000)).fold(newest_ms, i64::max);
         }
@@ -329,6 +325,10 @@ async fn acknowledge(lake: &Lake, rows: &mut Rows) -> Result<(), LakeError> {
     lake.append(ALERT_EVENTS, vec![std::mem::take(rows).batch()?], Commit::default())
         .await?;
     Ok(())
+}
+
+fn tables_of(rules: &RuleSet) -> BTreeSet<String> {
+    rules.rules.iter().flat_map(|rule| sql::views::tables_behind(rule.from())).collect()
 }
 
 fn producer() -> Producer<'static> {

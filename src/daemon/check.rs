@@ -12,6 +12,7 @@ use crate::config::{Config, Folder, process_env};
 use crate::lake::tables::TableSpec;
 use crate::rollup::table_spec;
 use crate::sql::pipeline::{Pipeline, parse_all};
+use crate::sql::views::{self, ViewSpec};
 use crate::sql::{QueryLimits, empty_gold};
 
 /// A list of things that a person has to mend in settings, pipelines or alerts.
@@ -44,6 +45,11 @@ pub async fn gold_specs(pipelines: &[Pipeline]) -> Result<Vec<TableSpec>, Compla
     }
 }
 
+/// The views over these gold tables.
+pub async fn gold_views(specs: &[TableSpec]) -> Result<Vec<ViewSpec>, Complaints> {
+    views::described(specs).await.map_err(|error| Complaints(vec![error.to_string()]))
+}
+
 /// Pipelines and rules that fit each other.
 pub struct Checked {
     pub pipelines: Vec<Pipeline>,
@@ -61,9 +67,10 @@ pub async fn check(config: &Config) -> Result<Checked, Complaints> {
 /// Rules of the folder that the settings name, checked against the gold tables.
 pub async fn rules(config: &Config, specs: &[TableSpec]) -> Result<RuleSet, Complaints> {
     let files = alert_files(config)?;
-    let rules = parse_rules(&files, &GoldCatalogue(specs), &process_env)
+    let views = gold_views(specs).await?;
+    let rules = parse_rules(&files, &GoldCatalogue(specs, &views), &process_env)
         .map_err(|complaints| Complaints(complaints.iter().map(ToString::to_string).collect()))?;
-    let context = empty_gold(specs).map_err(|error| Complaints(vec![error.to_string()]))?;
+    let context = empty_gold(specs).await.map_err(|error| Complaints(vec![error.to_string()]))?;
     let mut complaints = Vec::new();
     for rule in &rules.rules {
         let texts = [Some(rule.sql(0, 1)), rule.history_sql(0)];
@@ -85,16 +92,18 @@ pub async fn rules(config: &Config, specs: &[TableSpec]) -> Result<RuleSet, Comp
     }
 }
 
-struct GoldCatalogue<'a>(&'a [TableSpec]);
+struct GoldCatalogue<'a>(&'a [TableSpec], &'a [ViewSpec]);
 
 impl Catalogue for GoldCatalogue<'_> {
     fn columns(&self, table: &str) -> Option<Vec<String>> {
-        let spec = self.0.iter().find(|spec| spec.name == table)?;
-        Some(spec.schema.fields().iter().map(|field| field.name().clone()).collect())
+        let stored = self.0.iter().find(|spec| spec.name == table).map(|spec| &spec.schema);
+        let schema = stored.or(self.1.iter().find(|view| view.name == table).map(|view| &view.schema))?;
+        Some(schema.fields().iter().map(|field| field.name().clone()).collect())
     }
 
     fn tables(&self) -> Vec<String> {
-        self.0.iter().map(|spec| spec.name.clone()).collect()
+        let stored = self.0.iter().map(|spec| spec.name.clone());
+        stored.chain(self.1.iter().map(|view| view.name.clone())).collect()
     }
 }
 

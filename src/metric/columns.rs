@@ -18,6 +18,8 @@ pub enum Table {
     Cdn,
     /// What requests by POP and requests by class of object both have.
     CdnObjects,
+    /// What viewers got from each POP: sessions joined to requests.
+    Delivery,
 }
 
 /// The endings of tables that are rolled up, and of those that are not.
@@ -25,7 +27,7 @@ const ROLLED_UP: &[&str] = &["1m", "5m", "1h", "1d"];
 const MINUTE: &[&str] = &["1m"];
 
 impl Table {
-    pub const ALL: [Table; 7] = [
+    pub const ALL: [Table; 8] = [
         Table::Playback,
         Table::Ended,
         Table::Audience,
@@ -33,6 +35,7 @@ impl Table {
         Table::Latency,
         Table::Cdn,
         Table::CdnObjects,
+        Table::Delivery,
     ];
 
     /// The names without the grain; where there are two, either answers: by other dimensions, or the first of the whole service.
@@ -45,6 +48,7 @@ impl Table {
             Table::Latency => &["gold.latency"],
             Table::Cdn => &["gold.cdn"],
             Table::CdnObjects => &["gold.cdn", "gold.cdn_objects"],
+            Table::Delivery => &["gold.delivery"],
         }
     }
 
@@ -52,7 +56,7 @@ impl Table {
     pub fn grains(self) -> &'static [&'static str] {
         match self {
             Table::Playback | Table::Ended | Table::Audience | Table::Latency => ROLLED_UP,
-            Table::Cdn | Table::CdnObjects => ROLLED_UP,
+            Table::Cdn | Table::CdnObjects | Table::Delivery => ROLLED_UP,
             Table::Errors => MINUTE,
         }
     }
@@ -67,6 +71,7 @@ impl Table {
             Table::Latency => LATENCY,
             Table::Cdn => CDN,
             Table::CdnObjects => CDN_OBJECTS,
+            Table::Delivery => DELIVERY,
         }
     }
 }
@@ -293,4 +298,27 @@ const CDN_OBJECTS: &[&str] = &[
     "throughput_ms",
     "throughput_count",
     "bytes",
+];
+
+const DELIVERY: &[&str] = &[
+    "window_start",
+    "window_end",
+    "attempts",
+    "plays",
+    "start_failures",
+    "startup_ms_sum",
+    "startup_count",
+    "startup_sketch",
+    "playing_ms",
+    "stall_ms",
+    "stall_count",
+    "located_ms",
+    "reports",
+    "matched_by_id",
+    "matched_by_session",
+    "stalled_ttfb_ms_sum",
+    "stalled_ttfb_count",
+    "stalled_slow_requests",
+    "stalled_hits",
+    "stalled_misses",
 ];

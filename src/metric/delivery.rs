@@ -1,4 +1,4 @@
-//! What the CDN delivered (events and metrics, 3.8).
+//! What the CDN delivered, and what viewers got of it by POP (events and metrics, 3.8).
 
 use super::{Better, Measure, Metric, Mode, Section, Table, Unit};
 
@@ -30,6 +30,15 @@ const OF_OBJECTS: Metric = Metric {
 const TIME: Metric = Metric {
     unit: Unit::Milliseconds,
     ..OF_OBJECTS
+};
+
+/// What the sessions saw that a POP served, by the windows of `gold.playback`.
+const OF_VIEWERS: Metric = Metric {
+    table: Table::Delivery,
+    min_samples: 50,
+    samples: "sum(startup_count)",
+    source: "ours: sessions joined to the CDN's requests",
+    ..OF_REQUESTS
 };
 
 /// An amount.
@@ -391,5 +400,100 @@ pub(super) const METRICS: &[Metric] = &[
         },
         help: "Bits sent to clients over the length of time that the rows span, by the end of the responses.",
         ..AMOUNT
+    },
+    Metric {
+        name: "match_ratio",
+        title: "Reports joined to the CDN's log",
+        better: Better::Higher,
+        measure: Measure::Ratio {
+            numerator: "sum(matched_by_id) + sum(matched_by_session)",
+            denominator: "sum(reports)",
+        },
+        min_samples: 100,
+        samples: "sum(reports)",
+        help: "Of the player events that tell of one request, the share whose request is in the log: by the CDN's request id up to \
+               1 minute apart, else by session and path within 30 s. Low means that logs are late, sampled or \
+               missing, or that clocks differ; what is said by POP then speaks for fewer viewers.",
+        ..OF_VIEWERS
+    },
+    Metric {
+        name: "located_ratio",
+        title: "Viewing time whose POP is known",
+        better: Better::Higher,
+        measure: Measure::Ratio {
+            numerator: "sum(located_ms)",
+            denominator: "sum(playing_ms) + sum(stall_ms)",
+        },
+        samples: "(sum(playing_ms) + sum(stall_ms)) / 60000",
+        help: "Playing and stall time in minutes for which a request of the session is known, over all of it. The rest stands in \
+               rows without a POP.",
+        ..OF_VIEWERS
+    },
+    Metric {
+        name: "pop_startup_p50_ms",
+        title: "Startup by POP, median",
+        unit: Unit::Milliseconds,
+        mode: Mode::Start,
+        measure: Measure::Quantile {
+            sketch: "startup_sketch",
+            quantile: "0.5",
+        },
+        help: "Median startup time by the POP and ISP that served the minute of the intent to play; defined as startup_p50_ms. A session's \
+               minute belongs to the POP of the first request that is known of it.",
+        ..OF_VIEWERS
+    },
+    Metric {
+        name: "pop_startup_p95_ms",
+        title: "Startup by POP, 95th percentile",
+        unit: Unit::Milliseconds,
+        mode: Mode::Start,
+        measure: Measure::Quantile {
+            sketch: "startup_sketch",
+            quantile: "0.95",
+        },
+        min_samples: 200,
+        help: "95th percentile of startup times by the POP and ISP that served the start; the same rules as \
+               pop_startup_p50_ms.",
+        ..OF_VIEWERS
+    },
+    Metric {
+        name: "pop_rebuffer_ratio",
+        title: "Rebuffering ratio by POP",
+        mode: Mode::Overlap,
+        measure: Measure::Ratio {
+            numerator: "sum(stall_ms)",
+            denominator: "sum(playing_ms) + sum(stall_ms)",
+        },
+        samples: "(sum(playing_ms) + sum(stall_ms)) / 60000",
+        help: "Stall time over playing and stall time by the POP and ISP that served the session in that minute; defined as \
+               rebuffer_ratio, and equal to it over all rows.",
+        ..OF_VIEWERS
+    },
+    Metric {
+        name: "stalled_slow_ratio",
+        title: "Slow requests of stalled sessions",
+        measure: Measure::Ratio {
+            numerator: "sum(stalled_slow_requests)",
+            denominator: "sum(stalled_ttfb_count)",
+        },
+        min_samples: 100,
+        samples: "sum(stalled_ttfb_count)",
+        help: "Of the requests that are known of sessions in minutes in which they stalled, the share whose first byte came after \
+               more than 1,000 ms. Far above slow_request_ratio means that the CDN makes them stall; equal to it, look at the \
+               last mile or the player.",
+        ..OF_VIEWERS
+    },
+    Metric {
+        name: "stalled_hit_ratio",
+        title: "Cache hits of stalled sessions",
+        better: Better::Higher,
+        measure: Measure::Ratio {
+            numerator: "sum(stalled_hits)",
+            denominator: "sum(stalled_hits) + sum(stalled_misses)",
+        },
+        min_samples: 100,
+        samples: "sum(stalled_hits) + sum(stalled_misses)",
+        help: "Of the same requests, hits over hits and misses; compare with cache_hit_ratio.",
+        ..OF_VIEWERS
     },
 ];

@@ -68,7 +68,8 @@ pub struct Pipeline {
     pub reads: Vec<String>,
     /// The finer table that it rolls up instead of reading silver.
     pub finer: Option<Arc<Pipeline>>,
-    /// How far from a window the rows may lie that it joins (`-- Reach: 5 minutes`), minutes.
+    /// How far from a window the rows may lie that it joins (`-- Reach: 5 minutes`), minutes; of a table
+    /// that is rolled up, the finest one's.
     pub reach_minutes: i64,
     /// Windows that its table is rolled up into (`-- Rolls up: 5 minutes, 1 hour`), ascending.
     rolls_up: Vec<RollUp>,
@@ -144,6 +145,8 @@ impl Pipeline {
             reach_minutes,
             rolls_up,
         } = header(text).map_err(|message| at(0, 0, message))?;
+        // A change that reaches a finer window reaches the one over it, across its own edge too.
+        let reach_minutes = finer.as_ref().map_or(reach_minutes, |finer| finer.reach_minutes);
         // Another text of the finer table makes other rows here too.
         let content = format!("{}{text}", finer.as_ref().map_or("", |finer| finer.hash.as_str()));
         let hash: String = Sha256::digest(content.as_bytes())
@@ -265,6 +268,13 @@ impl Pipeline {
             .collect();
         Arc::new(Schema::new(fields))
     }
+}
+
+/// What the head of a text says of it and of its columns.
+pub fn comments(text: &str) -> (String, BTreeMap<String, String>) {
+    header(text)
+        .map(|header| (header.about, header.column_comments))
+        .unwrap_or_default()
 }
 
 fn comment(about: &str) -> std::collections::HashMap<String, String> {

@@ -25,14 +25,18 @@ fn the_page_of_the_tables_is_what_the_binary_prints() {
 
 #[test]
 fn every_pipeline_and_alert_file_is_compiled_in() {
-    let builtin = std::fs::read_to_string(repository("src/builtin.rs")).expect("src/builtin.rs is there");
-    for (folder, ending) in [("pipelines", "sql"), ("alerts", "yaml")] {
+    for (folder, ending, module) in [
+        ("pipelines", "sql", "src/builtin.rs"),
+        ("views", "sql", "src/sql/views.rs"),
+        ("alerts", "yaml", "src/builtin.rs"),
+    ] {
+        let builtin = std::fs::read_to_string(repository(module)).expect("the module is there");
         for entry in std::fs::read_dir(repository(folder)).expect("the folder is there").flatten() {
             let name = entry.file_name().into_string().expect("a plain name");
             if name.ends_with(ending) {
                 assert!(
-                    builtin.contains(&format!("include_str!(\"../{folder}/{name}\")")),
-                    "{folder}/{name} is not in src/builtin.rs"
+                    builtin.contains(&format!("../{folder}/{name}\")")),
+                    "{folder}/{name} is not in {module}"
                 );
             }
         }

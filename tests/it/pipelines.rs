@@ -23,6 +23,22 @@ FROM (
 ) AS starts
 ";
 
+/// A pipeline whose join holds 256 KiB an event.
+const HEAVY_1M: &str = "\
+-- What a join holds.
+-- Rolls up: 5 minutes
+-- Columns:
+--   held_bytes: of both sides (bytes)
+SELECT window.start AS window_start, window.end AS window_end, held_bytes
+FROM (
+  SELECT tumble(interval '1 minute') AS window, sum(length(one.pad) + length(other.pad)) AS held_bytes
+  FROM (SELECT event_id, repeat(event_id, 4096) AS pad FROM silver.player_events) AS one
+  JOIN (SELECT event_id, repeat(event_id, 4096) AS pad FROM silver.player_events) AS other ON one.event_id = other.event_id
+  GROUP BY window
+) AS minutes
+";
+const HELD_BYTES: i64 = 2 * 32 * 4096;
+
 /// What `starts_5m` must hold, asked of silver without any window.
 const STARTS_5M_FROM_SILVER: &str = "\
 SELECT date_bin(interval '5 minutes', started_at) AS window_start, device_type, sum(attempts) AS attempts \
@@ -256,12 +272,16 @@ fn check_refused(text: &str, line: usize, reason: &str) {
 
 // ---- windows ----
 
-/// Ten minutes of attempts, six each minute; each plays for 20 s.
+/// Minutes of attempts, six each minute; each plays for 20 s.
 fn attempts(minutes: std::ops::Range<i64>) -> String {
+    attempts_of(minutes, 6)
+}
+
+fn attempts_of(minutes: std::ops::Range<i64>, viewers: i64) -> String {
     let mut text = String::new();
     for minute in minutes {
-        for viewer in 0..6 {
-            let start_ms = START_MS + minute * 60_000 + viewer * 5_000;
+        for viewer in 0..viewers {
+            let start_ms = START_MS + minute * 60_000 + viewer * 30_000 / viewers;
             for (kind, after_ms) in [("PLAY", 0), ("FIRSTFRAME", 800), ("STREAM", 10_000), ("STOP", 20_000)] {
                 let event = json!({
                     "MetricType": kind, "at": after_ms / 1_000, "user_id": format!("viewer-{minute}-{viewer}"), "video_id": "film",
@@ -386,4 +406,64 @@ fn halves(text: &str, header_lines: usize) -> (String, String) {
     let (first, second) = records.split_at(records.len() / 2);
     let whole = |part: &[&str]| [header, part].concat().join("\n") + "\n";
     (whole(first), whole(second))
+}
+
+// ---- memory ----
+
+#[test]
+fn a_window_that_needs_too_much_memory_waits_and_holds_up_nothing_else() {
+    let bench = Bench::new();
+    bench.write("gold/heavy_1m.sql", HEAVY_1M);
+    let [small, large] = ["16MiB", "512MiB"].map(|memory| {
+        let folder = bench.path("gold").display().to_string();
+        let none = bench.path("none").display().to_string();
+        std::fs::create_dir_all(&none).expect("a folder can be made");
+        bench.write(
+            &format!("{memory}.yaml"),
+            format!("sql: {{memory: {memory}}}\npipelines: {{folder: {folder}}}\nalerts: {{folder: {none}}}\n"),
+        )
+    });
+    let run = |settings: &Path, arguments: &[&str]| {
+        let output = bench
+            .command(arguments)
+            .arg("--settings")
+            .arg(settings)
+            .output()
+            .expect("the binary starts");
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {told}");
+        (serde_json::from_slice::<Value>(&output.stdout).expect("the answer is JSON"), told)
+    };
+    // Ten minutes are too much at once; the seventh is too much alone.
+    let text = attempts(0..7) + &attempts_of(7..8, 60) + &attempts(8..10);
+    let file = bench.write("player.ndjson", text);
+    let path = file.to_str().expect("a test's path is text");
+    let (summary, told) = run(&small, &["ingest", "--json", path]);
+    assert_eq!(summary["rejected"], 0, "{summary}");
+    assert_eq!(
+        told.matches("gold.heavy_1m: the window of 2026-01-01T00:07:00Z needs more than")
+            .count(),
+        1,
+        "{told}"
+    );
+    assert!(told.contains("16 MiB of sql.memory") && told.contains("runs span"), "{told}");
+
+    let finals = "SELECT date_part('minute', window_start) AS minute, held_bytes FROM gold.heavy_1m WHERE is_final ORDER BY 1";
+    let minutes = |rows: &Value| -> Vec<i64> {
+        let rows = rows.as_array().expect("a list");
+        rows.iter().filter_map(|row| row["minute"].as_i64()).collect()
+    };
+    let (rows, _) = run(&large, &["sql", "--json", finals]);
+    assert_eq!(minutes(&rows), [0, 1, 2, 3, 4, 5, 6, 8, 9], "the others are stored");
+    assert_eq!(rows[0]["held_bytes"], 24 * HELD_BYTES, "{rows}");
+    let (rows, _) = run(&large, &["sql", "--json", &finals.replace("_1m", "_5m")]);
+    assert_eq!(minutes(&rows), [0], "a coarser window is made of all its minutes or waits");
+
+    let (_, told) = run(&large, &["ingest", "--json", path]);
+    assert!(!told.contains("sql.memory"), "{told}");
+    let (rows, _) = run(&small, &["sql", "--json", finals]);
+    assert_eq!(minutes(&rows), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    assert_eq!(rows[7]["held_bytes"], 240 * HELD_BYTES, "{rows}");
+    let (rows, _) = run(&small, &["sql", "--json", &finals.replace("_1m", "_5m")]);
+    assert_eq!(minutes(&rows), [0, 5]);
 }

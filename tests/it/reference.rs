@@ -191,16 +191,16 @@ fn the_join_with_the_cdn_keeps_all_25_events_and_matches_11() {
     );
     check(
         &bench,
-        "SELECT sum(first_frames) AS first_frames, sum(matched) AS matched FROM gold.startup_by_pop_1m",
-        json!([{"first_frames": 3, "matched": 2}]),
+        "SELECT sum(reports) AS reports, sum(matched_by_id) AS matched FROM gold.delivery_1m",
+        json!([{"reports": 13, "matched": 11}]),
     );
     check(
         &bench,
-        "SELECT pop, result_type, cdn, content_id, startup_ms_sum FROM gold.startup_by_pop_1m ORDER BY startup_ms_sum",
+        "SELECT pop, cdn, startup_ms_sum FROM gold.delivery_1m WHERE startup_count > 0 ORDER BY startup_ms_sum",
         json!([
-            {"pop": "LHR", "result_type": "Hit", "cdn": "cloudfront", "content_id": "BigBuckBunny", "startup_ms_sum": 640},
-            {"pop": null, "result_type": null, "cdn": null, "content_id": "news-live", "startup_ms_sum": 900},
-            {"pop": "BOM", "result_type": "Miss", "cdn": "cloudfront", "content_id": "TearsOfSteel", "startup_ms_sum": 2950},
+            {"pop": "LHR", "cdn": "cloudfront", "startup_ms_sum": 640},
+            {"pop": null, "cdn": null, "startup_ms_sum": 900},
+            {"pop": "BOM", "cdn": "cloudfront", "startup_ms_sum": 2950},
         ]),
     );
 }

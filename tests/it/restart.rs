@@ -151,7 +151,7 @@ fn death_before_a_commit_of_gold_is_made_good() {
         ("gold.playback_1m", 2),
         ("gold.errors_1m", 1),
         ("gold.cdn_1m", 2),
-        ("gold.startup_by_pop_1m", 1),
+        ("gold.delivery_1m", 1),
         ("gold.audience_1m", 2),
     ]);
 }

@@ -201,7 +201,7 @@ pub fn contents(bench: &Bench) -> std::collections::BTreeMap<String, Vec<String>
         "gold.playback_1m",
         "gold.errors_1m",
         "gold.cdn_1m",
-        "gold.startup_by_pop_1m",
+        "gold.delivery_1m",
         "gold.audience_1m",
     ];
     let mut contents = std::collections::BTreeMap::new();

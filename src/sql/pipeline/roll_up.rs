@@ -183,6 +183,14 @@ mod tests {
     }
 
     #[test]
+    fn a_change_reaches_the_coarser_windows_that_it_reaches_through_the_finer_ones() {
+        let text = AUDIENCE.replace("-- Rolls up", "-- Reach: 2 minutes\n-- Rolls up");
+        let family = parse_all(&[("audience_1m.sql".to_string(), text)]).expect("sound");
+        let reaches: Vec<i64> = family.iter().map(|pipeline| pipeline.reach_minutes).collect();
+        assert_eq!(reaches, [2, 2, 2]);
+    }
+
+    #[test]
     fn windows_ascend_and_divide_one_another() {
         let check = |list: &str, expected: &str| {
             let shown = match windows(list) {
