@@ -66,7 +66,7 @@ pub fn lake_place(config: &Config) -> Result<Place, LakeError> {
 
 /// While batches wait, a closing of windows takes as long as it needs beside them and the next one takes in
 /// more minutes; after this long the epochs wait for it, for alerts are judged behind it.
-const CLOSING_MAX: Duration = Duration::from_secs(30);
+const CLOSING_MAX: Duration = Duration::from_secs(10);
 
 /// Everything that carries an epoch.
 struct Parts {

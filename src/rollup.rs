@@ -41,6 +41,8 @@ struct Work {
     spec: TableSpec,
     /// Minutes of silver that changed and are not in the gold table yet.
     pending: BTreeSet<i64>,
+    /// There is something of the silver table that the pipeline begins with; before, nothing is pending.
+    has_begun: bool,
     room: Room,
 }
 
@@ -93,11 +95,13 @@ impl Rollup {
             let spec = table_spec(&pipeline).await?;
             rollup.lake.ensure(spec.clone()).await?;
             let pending = pending_minutes(&rollup.lake, &pipeline).await?;
+            let has_begun = has_begun(&rollup.lake, &pipeline).await?;
             let room = Room::new(MINUTES_PER_RUN);
             rollup.work.push(Work {
                 pipeline,
                 spec,
                 pending,
+                has_begun,
                 room,
             });
         }
@@ -160,12 +164,19 @@ impl Rollup {
                 continue;
             }
             let minutes = changed_minutes(&self.lake, table, *seen).await?;
-            for work in self.work.iter_mut().filter(|work| reads(&work.pipeline, table)) {
+            let readers = self.work.iter_mut().filter(|work| reads(&work.pipeline, table));
+            for work in readers.filter(|work| work.has_begun) {
                 let mut reached = work.pipeline.reached(&minutes);
                 work.pending
                     .extend(reached.split_off(&first_minute(&self.lake, &work.pipeline).await?));
             }
             *seen = newest;
+        }
+        for work in self.work.iter_mut().filter(|work| !work.has_begun) {
+            if has_begun(&self.lake, &work.pipeline).await? {
+                work.has_begun = true;
+                work.pending = pending_minutes(&self.lake, &work.pipeline).await?;
+            }
         }
         Ok(())
     }
@@ -347,8 +358,19 @@ pub async fn table_spec(pipeline: &Pipeline) -> Result<TableSpec, SqlError> {
     pipeline.table_spec(&plan).map_err(SqlError::Pipeline)
 }
 
-/// Minutes of silver that a pipeline's table does not cover.
+/// False while the silver table that a pipeline begins with has had no rows: its first version is empty.
+async fn has_begun(lake: &Lake, pipeline: &Pipeline) -> Result<bool, LakeError> {
+    match pipeline.begins_with {
+        Some(table) => Ok(lake.version(table).await? > 0),
+        None => Ok(true),
+    }
+}
+
+/// Minutes of silver that a pipeline's table does not cover; none before it has begun.
 async fn pending_minutes(lake: &Lake, pipeline: &Pipeline) -> Result<BTreeSet<i64>, SqlError> {
+    if !has_begun(lake, pipeline).await? {
+        return Ok(BTreeSet::new());
+    }
     let table = pipeline.table();
     let note = lake.newest_note(&table, "pipeline").await?;
     let same_text = note.as_ref().is_some_and(|note| note["pipeline"] == json!(pipeline.hash));

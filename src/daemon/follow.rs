@@ -23,7 +23,7 @@ use crate::ingest::Counts;
 use crate::ingest::intake::{Batch, Intake};
 use crate::lake::LakeError;
 use crate::lake::tables::fixed_tables;
-use crate::lake::upkeep::{Action, Upkeep};
+use crate::lake::upkeep::{Action, Report, Upkeep};
 use crate::notify::Terminal;
 use crate::privacy::Privacy;
 use crate::source::SourceError;
@@ -45,6 +45,9 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(1);
 /// While batches wait a step is put off, for it takes half of a backlog's speed; but no longer than this: a
 /// backlog may take days, and a table has some hundred small files by then.
 const UPKEEP_PUT_OFF: Duration = Duration::from_secs(300);
+
+/// How often a backlog stops for what it would be slower without: some epochs' worth of small files.
+const UPKEEP_HURRIED_EVERY: Duration = Duration::from_secs(5);
 
 /// Batches wait as long as one was full this lately: between two the sources may have to take breath.
 const BEHIND_FOR: Duration = Duration::from_secs(10);
@@ -194,6 +197,7 @@ struct Following<'a> {
     caches_written: Instant,
     upkeep: Option<Upkeep>,
     upkeep_stepped: Instant,
+    upkeep_hurried: Instant,
     /// When a batch was full, or a partition was found.
     last_full: Option<Instant>,
     troubles: Troubles,
@@ -262,6 +266,7 @@ impl Following<'_> {
             caches_written: Instant::now(),
             upkeep,
             upkeep_stepped: Instant::now(),
+            upkeep_hurried: Instant::now(),
             last_full: None,
             troubles: Troubles::default(),
             source_names,
@@ -452,6 +457,9 @@ impl Following<'_> {
         if since_upkeep >= UPKEEP_EVERY && (!is_behind || since_upkeep >= UPKEEP_PUT_OFF) {
             self.upkeep_stepped = Instant::now();
             self.keep_up().await?;
+        } else if is_behind && self.upkeep_hurried.elapsed() >= UPKEEP_HURRIED_EVERY {
+            self.upkeep_hurried = Instant::now();
+            self.keep_up_in_a_hurry().await;
         }
         if self.alerts_checked.elapsed() >= ALERTS_CHECK_EVERY {
             // Rules that are at work are not exchanged; the next look is soon.
@@ -476,7 +484,21 @@ impl Following<'_> {
         }
         let Some(upkeep) = &mut self.upkeep else { return Ok(()) };
         let began = Instant::now();
-        match upkeep.step(self.house.clock.now_ms()).await {
+        let stepped = upkeep.step(self.house.clock.now_ms()).await;
+        self.note_upkeep(stepped, began);
+        Ok(())
+    }
+
+    /// The little that a backlog would be slower without. It touches no gold.
+    async fn keep_up_in_a_hurry(&mut self) {
+        let Some(upkeep) = &mut self.upkeep else { return };
+        let began = Instant::now();
+        let stepped = upkeep.step_beside_a_backlog(self.house.clock.now_ms()).await;
+        self.note_upkeep(stepped, began);
+    }
+
+    fn note_upkeep(&self, stepped: Result<Report, LakeError>, began: Instant) {
+        match stepped {
             Ok(report) => report.actions.iter().for_each(|action| {
                 let (task, work) = metered(action, report.io_bytes);
                 self.house.status.meters().upkeep_done(task, work, began.elapsed());
@@ -486,7 +508,6 @@ impl Following<'_> {
                 tracing::warn!("upkeep: {}; it is tried again", chain(&error));
             }
         }
-        Ok(())
     }
 
     /// Acknowledges what was committed last and gives the lake back.

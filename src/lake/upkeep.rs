@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::tables::{SILVER_INTERVALS, SILVER_SESSIONS};
 use super::{Lake, LakeError};
 pub use log::CHECKPOINT_EVERY;
 
@@ -72,6 +73,9 @@ pub const TOMBSTONES_KEPT_HOURS: i64 = 24;
 const MINUTE_MS: i64 = 60_000;
 /// A table to which nothing is committed is looked at this often: days come to rest and expire.
 const LOOK_AGAIN_MS: i64 = 10 * MINUTE_MS;
+
+/// Tables whose newest rows are replaced from epoch to epoch.
+const EDITED_TABLES: [&str; 2] = [SILVER_SESSIONS, SILVER_INTERVALS];
 
 impl Default for UpkeepSettings {
     fn default() -> UpkeepSettings {
@@ -218,6 +222,37 @@ impl Upkeep {
             }
             self.at_rest.insert(table, (version, now_ms));
             tokio::task::yield_now().await;
+        }
+        Ok(Report {
+            is_idle: true,
+            ..Report::default()
+        })
+    }
+
+    /// What cannot wait until a backlog is carried: small files of tables whose rows are replaced for as
+    /// long as their sessions go on, which every epoch and every window has to open. One small piece of one
+    /// table, or nothing.
+    ///
+    /// # Errors
+    /// As `step`.
+    pub async fn step_beside_a_backlog(&mut self, now_ms: i64) -> Result<Report, LakeError> {
+        self.lake.refuse_if_lost()?;
+        self.pay(now_ms);
+        for table in EDITED_TABLES {
+            let turns = self.lake.turns(table);
+            let Some(_lease) = turns.upkeep() else { continue };
+            let due = compact::due(&self.lake, table, &self.settings, now_ms).await?;
+            let Some(group) = due.into_iter().find_map(compact::Group::quick) else {
+                continue;
+            };
+            let io_bytes = group.io_bytes();
+            let done = compact::carry_out(&self.lake, table, &group, self.settings.memory_bytes, true).await?;
+            self.allowance = self.allowance.saturating_sub_unsigned(io_bytes);
+            return Ok(Report {
+                actions: done.into_iter().collect(),
+                io_bytes,
+                is_idle: false,
+            });
         }
         Ok(Report {
             is_idle: true,

@@ -71,6 +71,9 @@ pub struct Pipeline {
     /// How far from a window the rows may lie that it joins (`-- Reach: 5 minutes`), minutes; of a table
     /// that is rolled up, the finest one's.
     pub reach_minutes: i64,
+    /// Silver table without which its table stays empty (`-- Begins with: silver.cdn_requests`): a join is
+    /// not computed for a lake that has nothing to join; of a table that is rolled up, the finest one's.
+    pub begins_with: Option<&'static str>,
     /// Windows that its table is rolled up into (`-- Rolls up: 5 minutes, 1 hour`), ascending.
     rolls_up: Vec<RollUp>,
     about: String,
@@ -143,10 +146,12 @@ impl Pipeline {
             about,
             column_comments,
             reach_minutes,
+            begins_with,
             rolls_up,
         } = header(text).map_err(|message| at(0, 0, message))?;
         // A change that reaches a finer window reaches the one over it, across its own edge too.
         let reach_minutes = finer.as_ref().map_or(reach_minutes, |finer| finer.reach_minutes);
+        let begins_with = finer.as_ref().map_or(begins_with, |finer| finer.begins_with);
         // Another text of the finer table makes other rows here too.
         let content = format!("{}{text}", finer.as_ref().map_or("", |finer| finer.hash.as_str()));
         let hash: String = Sha256::digest(content.as_bytes())
@@ -160,6 +165,7 @@ impl Pipeline {
             reads,
             finer,
             reach_minutes,
+            begins_with,
             rolls_up,
             about,
             column_comments,
@@ -553,15 +559,18 @@ struct Header {
     about: String,
     column_comments: BTreeMap<String, String>,
     reach_minutes: i64,
+    begins_with: Option<&'static str>,
     rolls_up: Vec<RollUp>,
 }
 
-/// The header comment: its first line, its `--   column: meaning` lines, `-- Reach:` and `-- Rolls up:`.
+/// The header comment: its first line, its `--   column: meaning` lines, `-- Reach:`, `-- Begins with:` and
+/// `-- Rolls up:`.
 fn header(text: &str) -> Result<Header, String> {
     let mut header = Header {
         about: String::new(),
         column_comments: BTreeMap::new(),
         reach_minutes: 0,
+        begins_with: None,
         rolls_up: Vec::new(),
     };
     for line in text.lines().map_while(|line| line.strip_prefix("--")) {
@@ -576,6 +585,12 @@ fn header(text: &str) -> Result<Header, String> {
                     .ok_or_else(|| {
                         format!("`-- Reach:{reach}` is not understood; write for instance `-- Reach: 5 minutes`, one hour at the most")
                     })?;
+            }
+            Some(("Begins with", name)) => {
+                let view = WINDOWED_VIEWS.iter().find(|view| name.trim() == format!("silver.{}", view.name));
+                let unknown =
+                    || format!("`-- Begins with:{name}` names no silver table; write for instance `-- Begins with: silver.cdn_requests`");
+                header.begins_with = Some(view.ok_or_else(unknown)?.table);
             }
             Some(("Rolls up", windows)) => header.rolls_up = roll_up::windows(windows)?,
             _ if header.about.is_empty() => header.about = line.trim().to_string(),
@@ -614,6 +629,18 @@ mod tests {
             "SELECT tumble(interval '1 minute') AS window, count(*) AS n FROM silver.cdn_requests GROUP BY window",
             "date_bin(INTERVAL '1 minute', silver.cdn_requests._timestamp)",
         );
+    }
+
+    #[test]
+    fn a_table_may_begin_with_a_silver_table_and_no_other() {
+        let begins = |name: &str| {
+            let text = format!(
+                "-- About.\n-- Begins with: {name}\nSELECT tumble(interval '1 minute') AS window, count(*) AS n FROM silver.player_events GROUP BY window"
+            );
+            Pipeline::parse("pipelines/t.sql", &text).map(|pipeline| pipeline.begins_with)
+        };
+        assert_eq!(begins("silver.cdn_requests").ok(), Some(Some("silver.cdn_requests")));
+        assert!(begins("silver.requests").is_err());
     }
 
     #[test]
