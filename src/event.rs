@@ -11,9 +11,12 @@
 pub mod decode;
 pub mod facts;
 pub mod names;
+pub mod private;
 pub mod schema;
 
 use std::ops::Range;
+
+use private::PrivateParts;
 
 /// What happened, in the words of CTA-2066 (DESIGN: events and metrics, 2.2).
 ///
@@ -491,6 +494,8 @@ pub struct CdnRequest {
     pub ext: Vec<(String, String)>,
     pub dq_flags: Vec<&'static str>,
     pub payload: String,
+    /// Where `payload` may tell of a viewer; emptied by `privacy::anonymise_request`.
+    pub private: PrivateParts,
     /// The `#Fields` list in force for `payload` (W3C logs), separated by one space.
     pub fields: Option<String>,
     /// Dedupe key, 32 hex digits; set by `privacy::anonymise`.

@@ -17,7 +17,9 @@
 
 pub mod address;
 mod attributes;
+pub mod lists;
 pub mod scrub;
+mod withheld;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -31,6 +33,7 @@ use sha2::Sha256;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128, xxh3_128_with_seed};
 
 use crate::event::{CdnRequest, Device, Identity, Network, PlayerEvent};
+use lists::Lists;
 use scrub::{scrub, scrub_version};
 
 /// What every pseudonym starts with, so that one is known when it is met again.
@@ -73,6 +76,7 @@ pub enum IdentityPolicy {
 #[derive(Clone)]
 pub struct Privacy {
     policy: IdentityPolicy,
+    lists: Lists,
     /// HMAC with the key already taken in: half the work of every pseudonym.
     keyed: Hmac<Sha256>,
 }
@@ -86,7 +90,14 @@ impl fmt::Debug for Privacy {
 impl Privacy {
     pub fn new(policy: IdentityPolicy, key: [u8; 32]) -> Privacy {
         let keyed = Hmac::new_from_slice(&key).expect("HMAC takes a key of any length");
-        Privacy { policy, keyed }
+        let lists = Lists::default();
+        Privacy { policy, lists, keyed }
+    }
+
+    /// With these lists in place of the default, by which CDN logs keep no cookie, of a query its CMCD alone, and
+    /// of a referrer its origin.
+    pub fn with_lists(self, lists: Lists) -> Privacy {
+        Privacy { lists, ..self }
     }
 
     /// `p-` and the first 128 bits of HMAC-SHA-256 of `id` in hex (EDPB Guidelines 01/2025: a keyed
@@ -126,6 +137,7 @@ impl Privacy {
 
     pub fn anonymise_request(&self, request: impl Into<Box<CdnRequest>>) -> AnonymousRequest {
         let mut request: Box<CdnRequest> = request.into();
+        self.withhold(&mut request);
         let client = Client::of(request.client_address.take());
         let must_forget = client.clean(&mut request.payload);
         for text in request_texts(&mut request) {

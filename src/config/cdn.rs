@@ -1,15 +1,21 @@
-//! What the settings say of CDN logs: names of content and of CDNs, and proxies of one's own.
+//! What the settings say of CDN logs: names of content and of CDNs, proxies of one's own, and what of queries,
+//! cookies and referrers is kept.
 //!
 //! Stands beside `sources`, which says where logs are read.
 
 use super::Checks;
-use super::file::CdnFile;
+use super::file::{CdnFile, ReferrerFile};
 use crate::enrich::names::{CdnNames, ContentRule, ContentRules};
+use crate::privacy::lists::{Lists, Referrer};
 
 /// Rules are searched in order for every request.
 const RULES_MAX: usize = 64;
 /// More proxies in a row than anybody has.
 const PROXIES_MAX: u64 = 16;
+/// Names are compared with every parameter of every query.
+const NAMES_MAX: usize = 64;
+/// The parameter that is kept without being listed.
+const CMCD: &str = "CMCD";
 
 /// How requests are named.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +24,8 @@ pub struct Cdn {
     pub hosts: CdnNames,
     /// Proxies of one's own between viewer and CDN; 0: `X-Forwarded-For` is not believed.
     pub trusted_proxies: usize,
+    /// What is stored of cookies, queries and referrers.
+    pub lists: Lists,
 }
 
 pub(super) fn cdn(written: CdnFile, checks: &mut Checks) -> Cdn {
@@ -48,9 +56,35 @@ pub(super) fn cdn(written: CdnFile, checks: &mut Checks) -> Cdn {
         let message = format!("{trusted} proxies in a row");
         checks.complain("cdn.trusted_proxies", message, "count those of your own between viewer and CDN");
     }
+    let lists = Lists {
+        keep_query: names("cdn.keep_query", written.keep_query, checks),
+        keep_cookies: names("cdn.keep_cookies", written.keep_cookies, checks),
+        referrer: match written.referrer.unwrap_or_default() {
+            ReferrerFile::Origin => Referrer::Origin,
+            ReferrerFile::Drop => Referrer::Drop,
+            ReferrerFile::Keep => Referrer::Keep,
+        },
+    };
     Cdn {
         content: ContentRules::new(content),
         hosts,
         trusted_proxies: usize::try_from(trusted).unwrap_or(0),
+        lists,
     }
+}
+
+/// Names of parameters or cookies.
+fn names(key: &str, written: Option<Vec<String>>, checks: &mut Checks) -> Vec<String> {
+    let names = written.unwrap_or_default();
+    if names.len() > NAMES_MAX {
+        checks.complain(key, format!("more than {NAMES_MAX} names"), "keep what a report needs");
+    }
+    for (index, name) in names.iter().enumerate() {
+        let is_name = !name.is_empty() && !name.contains(['=', '&', ';', '%', '?', ' ', '*']);
+        if !is_name || name == CMCD {
+            let fix = "write one whole name, not encoded; CMCD is kept without being listed";
+            checks.complain(&format!("{key}[{index}]"), "not a name that can be listed", fix);
+        }
+    }
+    names
 }

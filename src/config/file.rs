@@ -182,6 +182,19 @@ pub struct CdnFile {
     pub content: Option<Vec<ContentFile>>,
     pub hosts: Option<Vec<HostFile>>,
     pub trusted_proxies: Option<u64>,
+    pub keep_query: Option<Vec<String>>,
+    pub keep_cookies: Option<Vec<String>>,
+    pub referrer: Option<ReferrerFile>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(rename_all = "snake_case")]
+pub enum ReferrerFile {
+    #[default]
+    Origin,
+    Drop,
+    Keep,
 }
 
 #[derive(Debug, Default, PartialEq, Deserialize)]

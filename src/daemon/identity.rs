@@ -46,7 +46,8 @@ pub(super) fn rules_of_identity(config: &Config) -> anyhow::Result<(Arc<Enricher
         PrivacyKey::Given(key) => *key,
         PrivacyKey::File(path) => key_file(path)?,
     };
-    Ok((Arc::new(enricher), Arc::new(Privacy::new(policy, key))))
+    let privacy = Privacy::new(policy, key).with_lists(config.cdn.lists.clone());
+    Ok((Arc::new(enricher), Arc::new(privacy)))
 }
 
 pub(super) fn log_complaints(complaints: &[NetworkComplaint]) {

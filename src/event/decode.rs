@@ -19,6 +19,7 @@ mod reading;
 mod reference;
 pub mod spooled;
 mod text;
+pub mod written;
 
 use super::{CdnRequest, PlayerEvent, Reject, RejectReason};
 use cdn::cloudfront::{json, real_time, standard};

@@ -47,7 +47,7 @@ fn a_service_with_cdn_logs_alone_has_sessions_of_its_players_reports() {
     let (header, rows) = log_with_cmcd();
     let bench = Bench::new();
     let log = write(&bench, "cdn.tsv", &header, &rows);
-    let counts = bench.ingest(&[&log]);
+    let counts = bench.ingest_with("cdn: {keep_query: [t]}\n", &[&log]);
     assert_eq!(
         (counts["received"].as_u64(), counts["stored"].as_u64()),
         (Some(rows.len() as u64), Some(rows.len() as u64)),

@@ -163,16 +163,49 @@ fn no_address_survives_in_a_cdn_log() {
     needles.push(Needle::of("192.0.2.55"));
     assert_found(&input, &needles);
 
-    let bench = Bench::new();
-    let file = bench.write("in.tsv", &input);
-    let output = bench.run(&["ingest", "--json", path_text(&file)]);
-    let summary: Value = serde_json::from_slice(&output.stdout).expect("the summary is JSON");
+    for lists in ["{}", "{keep_query: [ip, t], keep_cookies: [peer], referrer: keep}"] {
+        let bench = Bench::new();
+        let file = bench.write("in.tsv", &input);
+        let settings = bench.write("s.yaml", format!("cdn: {lists}\n"));
+        let output = bench.run(&["ingest", "--json", "--settings", path_text(&settings), path_text(&file)]);
+        let summary: Value = serde_json::from_slice(&output.stdout).expect("the summary is JSON");
+        assert_eq!(
+            (&summary["stored"], &summary["rejected"]),
+            (&json!(addresses().len()), &json!(1)),
+            "{summary}"
+        );
+        assert_nowhere(&bench, &[output.stdout, output.stderr].concat(), &needles, lists);
+    }
+}
+
+#[test]
+fn cookies_queries_and_referrers_of_a_cdn_log_are_nowhere_unless_they_are_listed() {
+    let header = "#Fields: date time c-ip cs-uri-stem sc-status cs(Referer) cs-uri-query cs(Cookie) x-edge-request-id\n";
+    let row = "2026-01-01\t08:00:00\t192.0.2.7\t/v/1.ts\t200\thttps://site.example/watch?who=SECRET-PAGE\t\
+               token=SECRET-TOKEN&lang=en&CMCD=sid%3D%22s-1%22\tsession=SECRET-COOKIE;%20ab=blue\tid1\n";
+    let input = format!("{header}{row}");
+    let secrets = ["SECRET-PAGE", "SECRET-TOKEN", "SECRET-COOKIE"].map(Needle::of);
+    assert_found(&input, &secrets);
+    let stored = |lists: &str| {
+        let bench = Bench::new();
+        let file = bench.write("in.tsv", &input);
+        let counts = bench.ingest_with(&format!("cdn: {lists}\n"), &[&file]);
+        assert_eq!(counts["stored"], 1, "{counts}");
+        let row = bench
+            .sql("SELECT referer, uri_query, cookie, session_id FROM silver.cdn_requests")
+            .remove(0);
+        (bench, row)
+    };
+    let (bench, row) = stored("{}");
+    assert_nowhere(&bench, b"", &secrets, "no lists");
     assert_eq!(
-        (&summary["stored"], &summary["rejected"]),
-        (&json!(addresses().len()), &json!(1)),
-        "{summary}"
+        row,
+        json!({"referer": "https://site.example/", "uri_query": null, "cookie": null, "session_id": "s-1"})
     );
-    assert_nowhere(&bench, &[output.stdout, output.stderr].concat(), &needles, "a CDN log");
+    let (bench, row) = stored("{keep_query: [lang], keep_cookies: [ab], referrer: drop}");
+    assert_nowhere(&bench, b"", &secrets, "lists");
+    assert_eq!((&row["referer"], &row["uri_query"]), (&json!(null), &json!("lang=en")));
+    assert!(row["cookie"].as_str().is_some_and(|cookie| cookie.contains("ab=blue")), "{row}");
 }
 
 #[test]

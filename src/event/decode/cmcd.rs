@@ -15,6 +15,7 @@ mod fields;
 mod grammar;
 mod keys;
 mod logged;
+pub mod query;
 mod request_mode;
 pub mod rule;
 mod set;
@@ -28,7 +29,7 @@ use super::DecodeContext;
 use super::text::{reject, without_bom};
 use crate::event::{PlayerEvent, Reject, RejectReason};
 
-pub use logged::{LoggedSet, without_parameter};
+pub use logged::{LoggedSet, custom_items, custom_items_of_cmcd, headers_block_of_cmcd, without_parameter};
 pub use request_mode::decode_request;
 pub use set::CmcdSet;
 

@@ -396,7 +396,7 @@ pub(super) fn content(raw: &str) -> &str {
 ///
 /// An escape that names no character (a lone surrogate, which JavaScript can send) leaves the text
 /// as it was written, since refusing the whole record would lose more.
-fn unescaped(raw: &str) -> Cow<'_, str> {
+pub(super) fn unescaped(raw: &str) -> Cow<'_, str> {
     let inner = content(raw);
     if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
         return Cow::Borrowed(inner);
@@ -509,6 +509,13 @@ impl<'a, K: Vocabulary> Object<'a, K> {
             .iter()
             .filter(move |member| member.known == Some(index))
             .map(|member| member.raw)
+    }
+
+    /// Silences the unknown members of which `tells` is true of key and raw JSON, and gives back their raw JSON.
+    pub(super) fn withhold(&mut self, tells: fn(&str, &str) -> bool) -> Vec<&'a str> {
+        let unknown = self.members.iter_mut().filter(|member| member.known.is_none());
+        let telling = unknown.filter(|member| tells(&member.key, member.raw));
+        telling.map(|member| std::mem::replace(&mut member.raw, "null")).collect()
     }
 
     /// Every member in order, by key and raw JSON: for a dialect that looks its keys up itself.

@@ -117,10 +117,14 @@ pub fn silver_cdn_columns() -> Vec<Column<RequestRow>> {
         Column::new("uri_stem", "path", Get::Text(|r| r.request.uri_stem.as_deref())),
         Column::new(
             "uri_query",
-            "query as logged, addresses cut",
+            "listed parameters of the query, addresses cut",
             Get::Text(|r| r.request.uri_query.as_deref()),
         ),
-        Column::new("referer", "referer, addresses cut", Get::Text(|r| r.request.referer.as_deref())),
+        Column::new(
+            "referer",
+            "origin of the referer, or as the settings have it, addresses cut",
+            Get::Text(|r| r.request.referer.as_deref()),
+        ),
         Column::new("user_agent", "user agent, decoded", Get::Text(|r| r.request.user_agent.as_deref())),
         Column::new(
             "decode_depth",
@@ -129,7 +133,7 @@ pub fn silver_cdn_columns() -> Vec<Column<RequestRow>> {
         ),
         Column::new(
             "cookie",
-            "cookie as logged, addresses cut",
+            "listed cookies, addresses cut",
             Get::Text(|r| r.request.cookie.as_deref()),
         ),
         Column::new(

@@ -16,7 +16,9 @@ use percent_encoding::percent_decode_str;
 
 use super::json_row::{Members, Outcome, Row, decoded_url, has_names, value};
 use crate::event::decode::DecodeContext;
+use crate::event::decode::cmcd::custom_items;
 use crate::event::decode::text::decimal;
+use crate::event::private::Holds;
 use crate::event::{CdnRequest, Reject};
 
 const CDN: &str = "akamai";
@@ -36,7 +38,7 @@ pub(in crate::event::decode) fn decode(payload: &str, context: &DecodeContext) -
     let mut reading = Reading::new();
     for (key, raw) in object.members() {
         if let Some(value) = value(raw) {
-            reading.member(key, value);
+            reading.member(key, raw, value);
         }
     }
     reading.finish(payload, context)
@@ -73,8 +75,11 @@ impl<'a> Reading<'a> {
         }
     }
 
-    fn member(&mut self, key: &str, value: Cow<'a, str>) {
+    fn member(&mut self, key: &str, raw: &'a str, value: Cow<'a, str>) {
         let row = &mut self.row;
+        if let Some(holds) = holds(key) {
+            row.private_json(raw, holds);
+        }
         match key {
             "reqTimeSec" => self.accepted_ms = decimal(&value, 3),
             "reqEndTimeMSec" => self.request_end_ms = row.number(&value, 0),
@@ -106,12 +111,12 @@ impl<'a> Reading<'a> {
             "country" => row.country(&value),
             "asn" => row.asn(&value),
             "customField" => cmcd_of_custom_field(row, &value),
-            _ => self.cache_or_kept(key, value),
+            _ => self.cache_or_kept(key, raw, value),
         }
     }
 
     /// The cache's own words, and what says more than any field here.
-    fn cache_or_kept(&mut self, key: &str, value: Cow<'a, str>) {
+    fn cache_or_kept(&mut self, key: &str, raw: &'a str, value: Cow<'a, str>) {
         let row = &mut self.row;
         match key {
             "cacheStatus" => {
@@ -133,7 +138,7 @@ impl<'a> Reading<'a> {
             "lastByte" => row.keep("last_byte", value),
             "dnsLookupTimeMSec" => row.keep("dns_lookup_ms", value),
             "tlsOverheadTimeMSec" => row.keep("tls_overhead_ms", value),
-            _ => {}
+            _ => row.unknown(key, raw),
         }
     }
 
@@ -176,6 +181,18 @@ impl<'a> Reading<'a> {
     }
 }
 
+/// The fields that may tell of the viewer.
+fn holds(key: &str) -> Option<Holds> {
+    Some(match key {
+        "reqPath" => Holds::Target,
+        "queryStr" => Holds::Query,
+        "referer" => Holds::Referer,
+        "cookie" => Holds::Cookie,
+        "customField" => Holds::CustomField,
+        _ => return None,
+    })
+}
+
 /// `HTTPS`, `HTTP`: the scheme; `HTTP/2`: the version.
 fn protocol(row: &mut Row<'_>, sent: &str) {
     if sent.starts_with("HTTP/") {
@@ -212,18 +229,8 @@ fn origin_ms(sent: &str) -> Option<i64> {
 
 /// `cmcd-request=...|cmcd-session=...`, as docs/cdn-logs.md sets it up; anything else is not ours.
 fn cmcd_of_custom_field(row: &mut Row<'_>, sent: &str) {
-    for item in sent.split('|') {
-        let Some((name, value)) = item.split_once('=') else {
-            continue;
-        };
-        let decoded = if value.contains('=') {
-            Cow::Borrowed(value)
-        } else {
-            percent_decode_str(value).decode_utf8_lossy()
-        };
-        if !decoded.is_empty() && decoded != "-" {
-            row.cmcd_header(name.trim(), Cow::Owned(decoded.into_owned()));
-        }
+    for (name, value) in custom_items(sent) {
+        row.cmcd_header(name, Cow::Owned(value.into_owned()));
     }
 }
 
@@ -232,6 +239,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::event::private::PrivateParts;
     use crate::event::{Network, RejectReason};
 
     const CONTEXT: DecodeContext = DecodeContext { now_ms: 1_800_000_000_000 };
@@ -301,6 +309,8 @@ mod tests {
         let mut request = decode(line, &CONTEXT).unwrap();
         let event = request.player_event.take().unwrap();
         assert_eq!((event.native_session_id.as_deref(), event.buffer_ms), (Some("6e2fb550"), BUFFER_MS));
+        // What is marked in the payload is tested with what becomes of it (`privacy`).
+        request.private = PrivateParts::default();
         assert_eq!(request, expected(line));
     }
 

@@ -9,6 +9,7 @@ use crate::event::decode::DecodeContext;
 use crate::event::decode::text::{
     BadValue, INTEGER_MAX, Object, Scalar, Vocabulary, event_time_in_range, flag, percent_decoded, pop, reject, utc_ms,
 };
+use crate::event::private::{Holds, PrivateParts, Written, tells};
 use crate::event::{CdnRequest, Reject, RejectReason};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +106,7 @@ pub(in crate::event::decode) fn decode(payload: &str, context: &DecodeContext) -
     if let Some(sent) = reading.text(Key::Uri) {
         resource(sent, &mut request);
     }
+    mark_private(payload, &mut reading.object, &mut request.private);
     request.ext = reading.object.left_over(None, &mut reading.flags);
     request.dq_flags = reading.flags;
     Ok(request)
@@ -112,19 +114,37 @@ pub(in crate::event::decode) fn decode(payload: &str, context: &DecodeContext) -
 
 /// The path, or all three parts of a request line: Fastly's format string logs that.
 fn resource(sent: String, request: &mut CdnRequest) {
-    let parts: Vec<&str> = sent.split_ascii_whitespace().take(4).collect();
-    let [method, uri_stem, version] = parts[..] else {
+    let Some([method, uri_stem, version]) = request_line(&sent) else {
         request.uri_stem = Some(sent);
         return;
     };
-    let is_method = method.bytes().all(|byte| byte.is_ascii_uppercase());
-    if !is_method || !version.starts_with("HTTP/") {
-        request.uri_stem = Some(sent);
-        return;
-    }
     request.method = Some(method.to_owned());
     request.protocol_version = Some(version.to_owned());
     request.uri_stem = Some(uri_stem.to_owned());
+}
+
+fn request_line(sent: &str) -> Option<[&str; 3]> {
+    let parts: Vec<&str> = sent.split_ascii_whitespace().take(4).collect();
+    let [method, uri_stem, version] = parts[..] else {
+        return None;
+    };
+    let is_method = method.bytes().all(|byte| byte.is_ascii_uppercase());
+    (is_method && version.starts_with("HTTP/")).then_some([method, uri_stem, version])
+}
+
+/// Marks what may tell of the viewer; members whose name tells are not left over.
+fn mark_private(payload: &str, object: &mut Object<'_, Key>, private: &mut PrivateParts) {
+    let queries = object.raw_of_all(Key::QueryString).map(|raw| (raw, Holds::Query));
+    let targets = object.raw_of_all(Key::Uri).map(|raw| {
+        let sent = Scalar::read(raw).map(Scalar::into_text);
+        let is_line = sent.is_some_and(|sent| request_line(&sent).is_some());
+        (raw, if is_line { Holds::RequestLine } else { Holds::Target })
+    });
+    let mut found: Vec<(&str, Holds)> = queries.chain(targets).collect();
+    found.extend(object.withhold(tells).into_iter().map(|raw| (raw, Holds::Withheld)));
+    for (raw, holds) in found {
+        private.mark(payload, raw, holds, Written::Json);
+    }
 }
 
 /// The log function upper-cases result types; CloudFront's own logs do not.

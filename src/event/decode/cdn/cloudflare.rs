@@ -11,8 +11,9 @@
 
 use std::borrow::Cow;
 
-use super::json_row::{Members, Outcome, Row, boolean, has_names, moment_ms, nested, value};
+use super::json_row::{Members, Outcome, Row, boolean, has_names, is_cmcd_header, moment_ms, nested, value};
 use crate::event::decode::DecodeContext;
+use crate::event::private::{Holds, may_tell};
 use crate::event::{CdnRequest, Reject};
 
 const CDN: &str = "cloudflare";
@@ -42,7 +43,7 @@ pub(in crate::event::decode) fn decode(payload: &str, context: &DecodeContext) -
         if key == "RequestHeaders" {
             reading.headers(raw);
         } else if let Some(value) = value(raw) {
-            reading.member(key, value);
+            reading.member(key, raw, value);
         }
     }
     reading.finish(payload, context)
@@ -52,13 +53,14 @@ struct Reading<'a> {
     row: Row<'a>,
     start: Option<Cow<'a, str>>,
     end: Option<Cow<'a, str>>,
-    path: Option<Cow<'a, str>>,
+    /// As it stands in the record, and as text.
+    path: Option<(&'a str, Cow<'a, str>)>,
     origin_ms: Option<i64>,
     origin_first_ms: Option<i64>,
 }
 
 impl<'a> Reading<'a> {
-    fn member(&mut self, key: &str, value: Cow<'a, str>) {
+    fn member(&mut self, key: &str, raw: &'a str, value: Cow<'a, str>) {
         let row = &mut self.row;
         match key {
             "EdgeStartTimestamp" => self.start = Some(value),
@@ -94,24 +96,30 @@ impl<'a> Reading<'a> {
                 }
             }
             "ZoneName" => row.keep("zone", value),
-            _ => self.client_member(key, value),
+            _ => self.client_member(key, raw, value),
         }
     }
 
     /// What the viewer sent, and who the viewer is.
-    fn client_member(&mut self, key: &str, value: Cow<'a, str>) {
+    fn client_member(&mut self, key: &str, raw: &'a str, value: Cow<'a, str>) {
         let row = &mut self.row;
         match key {
             "ClientIP" => row.request.client_address = Some(value.into_owned()),
             "ClientSrcPort" => row.request.client_port = row.number(&value, 0).filter(|port| *port > 0),
             "ClientRequestBytes" => row.request.cs_bytes = row.number(&value, 0),
             "ClientRequestHost" => row.host(&value),
-            "ClientRequestURI" => row.target(&value),
-            "ClientRequestPath" => self.path = Some(value),
+            "ClientRequestURI" => {
+                row.private_json(raw, Holds::Target);
+                row.target(&value);
+            }
+            "ClientRequestPath" => self.path = Some((raw, value)),
             "ClientRequestMethod" => row.request.method = Some(value.into_owned()),
             "ClientRequestScheme" => row.request.protocol = Some(value.into_owned()),
             "ClientRequestProtocol" => row.protocol_version(&value),
-            "ClientRequestReferer" => row.request.referer = Some(value.into_owned()),
+            "ClientRequestReferer" => {
+                row.private_json(raw, Holds::Referer);
+                row.request.referer = Some(value.into_owned());
+            }
             "ClientRequestUserAgent" => row.user_agent(&value),
             "ClientSSLProtocol" => row.ssl_protocol(&value),
             "ClientSSLCipher" => row.ssl_cipher(&value),
@@ -120,7 +128,7 @@ impl<'a> Reading<'a> {
             "ClientCity" => row.request.network.city = Some(value.into_owned()),
             "ClientASN" => row.asn(&value),
             "ClientTCPRTTMs" => row.keep("client_rtt_ms", value),
-            _ => {}
+            _ => row.unknown(key, raw),
         }
     }
 
@@ -136,6 +144,8 @@ impl<'a> Reading<'a> {
             if name.eq_ignore_ascii_case("range") {
                 self.row.range(&value);
             } else {
+                let holds = if is_cmcd_header(name) { Holds::Cmcd } else { Holds::Withheld };
+                self.row.private_json(raw, holds);
                 self.row.cmcd_header(name, value);
             }
         }
@@ -156,8 +166,14 @@ impl<'a> Reading<'a> {
         // A 0 is the word for an origin that was not asked.
         request.origin_time_ms = self.origin_ms.filter(|ms| *ms > 0);
         request.origin_ttfb_ms = self.origin_first_ms.filter(|ms| *ms > 0);
-        if let (None, Some(path)) = (&request.uri_stem, &self.path) {
-            row.target(path);
+        match &self.path {
+            Some((raw, path)) if request.uri_stem.is_none() => {
+                row.private_json(raw, Holds::Target);
+                row.target(path);
+            }
+            // Not read; should it have a query after all, it goes.
+            Some((raw, _)) if may_tell(Holds::Target, raw) => row.private_json(raw, Holds::Withheld),
+            _ => {}
         }
         let missing = "neither EdgeEndTimestamp nor EdgeStartTimestamp is a time; select them in the Logpush job";
         self.row.finish(end_ms.or(start_ms), missing, payload, context)
@@ -174,6 +190,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::event::private::PrivateParts;
     use crate::event::{Network, RejectReason};
 
     const CONTEXT: DecodeContext = DecodeContext { now_ms: 1_800_000_000_000 };
@@ -243,6 +260,8 @@ mod tests {
         let mut request = decode(line, &CONTEXT).unwrap();
         let event = request.player_event.take().unwrap();
         assert_eq!((event.native_session_id.as_deref(), event.buffer_ms), (Some("6e2fb550"), BUFFER_MS));
+        // What is marked in the payload is tested with what becomes of it (`privacy`).
+        request.private = PrivateParts::default();
         assert_eq!(request, expected(line));
     }
 

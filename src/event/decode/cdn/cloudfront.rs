@@ -21,6 +21,7 @@ use std::borrow::Cow;
 use super::cmcd_in_log::{self, Candidates};
 use crate::event::decode::DecodeContext;
 use crate::event::decode::text::{INTEGER_MAX, decimal, event_time_in_range, ext, flag, percent_decoded, pop, reject, utc_ms};
+use crate::event::private::{Holds, Written, is_telling, may_tell};
 use crate::event::{CdnRequest, Reject, RejectReason};
 
 /// Columns of one log: the real-time log has 61, and the list is kept with every record.
@@ -80,6 +81,8 @@ enum Column {
     RequestHeaders,
     /// A key of CMCD that CloudFront parsed.
     Cmcd(&'static str),
+    /// Known by its name alone: it may hold cookies, credentials or a query.
+    Withheld,
     Unknown,
 }
 
@@ -140,8 +143,22 @@ impl Column {
             "c-country" => Column::Country,
             "asn" => Column::Asn,
             "cs-headers" => Column::RequestHeaders,
+            _ if is_telling(name) => Column::Withheld,
             _ => name.strip_prefix("cmcd-").and_then(cmcd_key).map_or(Column::Unknown, Column::Cmcd),
         }
+    }
+
+    /// What of a viewer the column may tell.
+    fn holds(self) -> Option<Holds> {
+        Some(match self {
+            Column::UriStem => Holds::Target,
+            Column::UriQuery => Holds::Query,
+            Column::Referer => Holds::Referer,
+            Column::Cookie => Holds::Cookie,
+            Column::RequestHeaders => Holds::HeadersBlock,
+            Column::Withheld => Holds::Withheld,
+            _ => return None,
+        })
     }
 }
 
@@ -187,11 +204,16 @@ struct Reading<'a> {
     headers_block: Option<Cow<'a, str>>,
     cmcd: Vec<(&'static str, Cow<'a, str>)>,
     unknown: Vec<(&'a str, Cow<'a, str>)>,
+    /// Pieces of the record that may tell of the viewer.
+    private: Vec<(&'a str, Holds)>,
 }
 
 impl<'a> Reading<'a> {
-    /// Puts one cell that says something where it belongs.
-    fn cell(&mut self, column: Column, name: impl FnOnce() -> &'a str, cell: Cow<'a, str>) {
+    /// Puts one cell that says something where it belongs. `raw` is the cell as it stands in the record.
+    fn cell(&mut self, column: Column, name: impl FnOnce() -> &'a str, raw: &'a str, cell: Cow<'a, str>) {
+        if let Some(holds) = column.holds().filter(|holds| may_tell(*holds, raw)) {
+            self.private.push((raw, holds));
+        }
         let request = &mut *self.request;
         let flags = &mut request.dq_flags;
         match column {
@@ -220,6 +242,7 @@ impl<'a> Reading<'a> {
                 request.user_agent = Some(user_agent.into_owned());
                 request.decode_depth = Some(depth);
             }
+            Column::Withheld => {}
             Column::Unknown => self.unknown.push((name(), cell)),
             _ => {
                 if let Some(field) = text_field(request, column) {
@@ -244,7 +267,7 @@ impl<'a> Reading<'a> {
 
     /// The request, with what is told by several columns together. Sets neither `fields`, `event_id` nor
     /// `client_prefix`.
-    fn finish(self, payload: &str, context: &DecodeContext) -> Result<Box<CdnRequest>, Reject> {
+    fn finish(self, payload: &str, written: Written, context: &DecodeContext) -> Result<Box<CdnRequest>, Reject> {
         let event_ts_ms = self.event_time_ms().ok_or_else(|| {
             let detail = "date and time are empty or not YYYY-MM-DD and HH:MM:SS, and no timestamp is readable";
             reject(RejectReason::MissingEventTime, detail)
@@ -257,6 +280,9 @@ impl<'a> Reading<'a> {
         request.error_code = error_code(&request);
         request.ext = ext(self.unknown, None, &mut request.dq_flags);
         request.payload = payload.to_owned();
+        for (raw, holds) in self.private {
+            request.private.mark(payload, raw, holds, written);
+        }
         if self.headers_block.is_some() || !self.cmcd.is_empty() {
             let candidates = Candidates {
                 headers_block: self.headers_block.as_deref(),

@@ -20,6 +20,7 @@ use percent_encoding::percent_decode_str;
 use super::report;
 use crate::event::decode::cmcd::{LoggedSet, without_parameter};
 use crate::event::decode::text::{flag, percent_decoded};
+use crate::event::private::path_of;
 use crate::event::{CdnRequest, PlayerEvent};
 
 /// The longest time that a request may have taken and still date its player: a day, ms.
@@ -150,6 +151,7 @@ pub fn take(request: &mut CdnRequest, candidates: &Candidates<'_>) {
     };
     request.cmcd_carrier = Some(extracted.carrier.as_str());
     request.cmcd_decode_depth = extracted.decode_depth;
+    request.private.cmcd_names_viewer = extracted.logged.may_name_viewer();
     if extracted.logged.set.is_ignored() {
         return flag(&mut request.dq_flags, "unsupported_cmcd");
     }
@@ -177,16 +179,21 @@ pub fn settle(request: &mut CdnRequest) {
     request.uri_query = Some(rest).filter(|rest| !rest.is_empty());
 }
 
-/// Some logs have the query in the path, and some have it there and in its own column.
+/// Some logs have the query in the path, and some have it there and in its own column. A query whose question
+/// mark is encoded is none, and goes.
 pub fn split_query(request: &mut CdnRequest) {
     let Some(stem) = &mut request.uri_stem else {
         return;
     };
-    let Some(place) = memchr::memchr(b'?', stem.as_bytes()) else {
+    let path_end = path_of(stem).len();
+    if path_end == stem.len() {
+        return;
+    }
+    let behind = stem.split_off(path_end);
+    let before_fragment = behind.split('#').next().unwrap_or(&behind);
+    let Some((_, query)) = before_fragment.split_once('?') else {
         return;
     };
-    let query = stem.split_off(place);
-    let query = &query[1..];
     if request.uri_query.is_none() && !query.is_empty() {
         request.uri_query = Some(query.to_owned());
     }
@@ -225,7 +232,7 @@ fn event_of(request: &CdnRequest, extracted: Extracted) -> Box<PlayerEvent> {
 }
 
 fn url(request: &CdnRequest, host: Option<&str>, stem: &str) -> String {
-    let path = stem.split('?').next().unwrap_or(stem);
+    let path = path_of(stem);
     match (request.protocol.as_deref(), host) {
         (Some(protocol), Some(host)) => format!("{protocol}://{host}{path}"),
         _ => path.to_owned(),

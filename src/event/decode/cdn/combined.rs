@@ -12,7 +12,7 @@
 //!
 //! Invariant: cells behind the user agent are bound by their label; their order is nothing, an unknown one
 //! is passed over.
-//! Invariant: the name of a logged-in user goes nowhere.
+//! Invariant: the name of a logged-in user and cells that nothing names go nowhere, and do not stay in the line.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -20,6 +20,7 @@ use std::net::IpAddr;
 use super::json_row::{Outcome, Row, is_said, offset_ms, rfc3339_ms};
 use crate::event::decode::DecodeContext;
 use crate::event::decode::text::{decimal, reject, utc_ms, without_bom};
+use crate::event::private::{Holds, Written, is_telling};
 use crate::event::{CdnRequest, Reject, RejectReason};
 
 /// The format says nothing of the CDN; the label `cdn` does.
@@ -58,16 +59,16 @@ pub(in crate::event::decode) fn decode(payload: &str, context: &DecodeContext) -
         line,
         at: line.len() - rest.len(),
     };
-    reading.request_line(&cells.needed("request")?);
-    let status = cells.needed("status")?;
-    reading.labelled("status", status);
-    let bytes = cells.needed("bytes")?;
-    reading.labelled("bytes", bytes);
+    reading.request_line(cells.needed("request")?);
+    reading.labelled("status", cells.needed("status")?);
+    reading.labelled("bytes", cells.needed("bytes")?);
 
     let mut unlabelled = ["referer", "user_agent"].into_iter();
     while let Some(cell) = cells.next()? {
-        if let Some(label) = cell.label.or_else(|| unlabelled.next()) {
-            reading.labelled(label, cell.text);
+        match cell.label.or_else(|| unlabelled.next()) {
+            Some(label) => reading.labelled(label, cell),
+            // Nobody knows which header of the request this is.
+            None => reading.private(&cell, Holds::Withheld),
         }
     }
     reading.row.finish(reading.end_ms, missing, payload, context)
@@ -79,8 +80,14 @@ struct Reading<'a> {
 }
 
 impl<'a> Reading<'a> {
+    fn private(&mut self, cell: &Cell<'a>, holds: Holds) {
+        if is_said(&cell.text) {
+            self.row.private(cell.raw, holds, cell.written);
+        }
+    }
+
     /// Address, identity and user; Apache's `vhost_combined` has the host before them.
-    fn client(&mut self, before: &str) {
+    fn client(&mut self, before: &'a str) {
         let mut words = before.split(' ');
         let first = words.next().unwrap_or("");
         let second = words.next().unwrap_or("");
@@ -92,25 +99,29 @@ impl<'a> Reading<'a> {
         } else {
             first
         };
+        let address_end = before.len() - before[before.find(address).unwrap_or(0)..].len() + address.len();
+        for name in before[address_end..].split(' ').filter(|word| is_said(word)) {
+            self.row.private(name, Holds::Withheld, Written::Plain);
+        }
         self.row.request.client_address = is_said(address).then(|| address.to_owned());
     }
 
     /// `GET /path?query HTTP/1.1`. What a scanner sent instead is no path.
-    fn request_line(&mut self, sent: &str) {
+    fn request_line(&mut self, cell: Cell<'a>) {
+        let sent = cell.text.as_ref();
         if !is_said(sent) {
             return;
         }
         let mut words = sent.split(' ');
         let (method, target, version) = (words.next(), words.next(), words.next());
         let (Some(method), Some(target), None) = (method, target, words.next()) else {
-            self.row.flag("bad_value");
-            return;
+            return self.garbled(&cell);
         };
         let is_method = !method.is_empty() && method.bytes().all(|byte| byte.is_ascii_uppercase());
         if !is_method || target.is_empty() {
-            self.row.flag("bad_value");
-            return;
+            return self.garbled(&cell);
         }
+        self.private(&cell, Holds::RequestLine);
         self.row.request.method = Some(method.to_owned());
         self.row.url(target);
         if let Some(version) = version {
@@ -118,10 +129,23 @@ impl<'a> Reading<'a> {
         }
     }
 
-    fn labelled(&mut self, label: &str, cell: Cow<'a, str>) {
-        if !is_said(&cell) {
+    fn garbled(&mut self, cell: &Cell<'a>) {
+        self.row.flag("bad_value");
+        self.private(cell, Holds::Garbled);
+    }
+
+    fn labelled(&mut self, label: &str, cell: Cell<'a>) {
+        if !is_said(&cell.text) {
             return;
         }
+        match label {
+            "referer" => self.private(&cell, Holds::Referer),
+            "cmcd_request" | "cmcd_object" | "cmcd_status" | "cmcd_session" => self.private(&cell, Holds::Cmcd),
+            // A custom log may name any header so.
+            _ if is_telling(label) => self.private(&cell, Holds::Withheld),
+            _ => {}
+        }
+        let cell = cell.text;
         let row = &mut self.row;
         match label {
             "status" => row.request.status = row.number(&cell, 0),
@@ -191,6 +215,20 @@ fn time_ms(text: &str) -> Option<i64> {
 struct Cell<'a> {
     label: Option<&'a str>,
     text: Cow<'a, str>,
+    /// As it stands in the line, without its quotes.
+    raw: &'a str,
+    written: Written,
+}
+
+impl<'a> Cell<'a> {
+    fn bare(label: Option<&'a str>, raw: &'a str) -> Cell<'a> {
+        Cell {
+            label,
+            text: Cow::Borrowed(raw),
+            raw,
+            written: Written::Plain,
+        }
+    }
 }
 
 /// The cells of a line, from a place on: bare, quoted, or either behind a label.
@@ -200,9 +238,9 @@ struct Cells<'a> {
 }
 
 impl<'a> Cells<'a> {
-    fn needed(&mut self, name: &str) -> Result<Cow<'a, str>, Reject> {
+    fn needed(&mut self, name: &str) -> Result<Cell<'a>, Reject> {
         match self.next()? {
-            Some(cell) if cell.label.is_none() => Ok(cell.text),
+            Some(cell) if cell.label.is_none() => Ok(cell),
             _ => {
                 let detail = format!(
                     "the line has no {name} at byte {}; it was cut, or is not in the combined format",
@@ -221,35 +259,37 @@ impl<'a> Cells<'a> {
             return Ok(None);
         }
         if cell.starts_with('"') {
-            let text = self.quoted()?;
-            return Ok(Some(Cell { label: None, text }));
+            return self.quoted(None).map(Some);
         }
         let end = cell.find(' ').unwrap_or(cell.len());
         let label_end = cell.find('=').filter(|place| *place < end && is_label(&cell[..*place]));
         let Some(label_end) = label_end else {
             self.at += end;
-            let text = Cow::Borrowed(&cell[..end]);
-            return Ok(Some(Cell { label: None, text }));
+            return Ok(Some(Cell::bare(None, &cell[..end])));
         };
         let label = Some(&cell[..label_end]);
         if cell[label_end + 1..].starts_with('"') {
             self.at += label_end + 1;
-            let text = self.quoted()?;
-            return Ok(Some(Cell { label, text }));
+            return self.quoted(label).map(Some);
         }
         self.at += end;
-        let text = Cow::Borrowed(&cell[label_end + 1..end]);
-        Ok(Some(Cell { label, text }))
+        Ok(Some(Cell::bare(label, &cell[label_end + 1..end])))
     }
 
     /// The text between the quote here and the next one that no backslash hides.
-    fn quoted(&mut self) -> Result<Cow<'a, str>, Reject> {
+    fn quoted(&mut self, label: Option<&'a str>) -> Result<Cell<'a>, Reject> {
         let inner = &self.line[self.at + 1..];
         let mut is_hidden = false;
         for (place, byte) in inner.bytes().enumerate() {
             if byte == b'"' && !is_hidden {
                 self.at += place + 2;
-                return Ok(unescaped(&inner[..place]));
+                let raw = &inner[..place];
+                return Ok(Cell {
+                    label,
+                    text: unescaped(raw),
+                    raw,
+                    written: Written::Quoted,
+                });
             }
             is_hidden = byte == b'\\' && !is_hidden;
         }
@@ -263,7 +303,7 @@ fn is_label(text: &str) -> bool {
 }
 
 /// Both servers write `\xHH` for bytes they mistrust; Apache also `\"`, `\\`, `\n`, `\r` and `\t`.
-fn unescaped(text: &str) -> Cow<'_, str> {
+pub(in crate::event::decode) fn unescaped(text: &str) -> Cow<'_, str> {
     if memchr::memchr(b'\\', text.as_bytes()).is_none() {
         return Cow::Borrowed(text);
     }
@@ -297,6 +337,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::event::private::PrivateParts;
 
     const CONTEXT: DecodeContext = DecodeContext { now_ms: 1_800_000_000_000 };
     const DOCS: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/cdn-logs.md"));
@@ -357,7 +398,9 @@ mod tests {
     #[test]
     fn a_plain_line_is_understood() {
         assert!(recognises(PLAIN));
-        assert_eq!(decode(PLAIN, &CONTEXT), Ok(plain(PLAIN)));
+        let mut request = decode(PLAIN, &CONTEXT).unwrap();
+        request.private = PrivateParts::default();
+        assert_eq!(request, plain(PLAIN));
     }
 
     #[test]
@@ -369,6 +412,8 @@ mod tests {
                 (event.native_session_id.as_deref(), event.buffer_ms),
                 (Some("6e2fb550"), Some(21_600))
             );
+            // What is marked in the payload is tested with what becomes of it (`privacy`).
+            request.private = PrivateParts::default();
             assert_eq!(request, labelled(line));
         };
         check(&format!("{PLAIN} {LABELS}"));

@@ -15,6 +15,7 @@ use std::borrow::Cow;
 use super::json_row::{Members, Outcome, Row, has_names, rounded, value};
 use crate::event::decode::DecodeContext;
 use crate::event::decode::text::decimal;
+use crate::event::private::Holds;
 use crate::event::{CdnRequest, Reject};
 
 const CDN: &str = "fastly";
@@ -40,7 +41,7 @@ pub(in crate::event::decode) fn decode(payload: &str, context: &DecodeContext) -
     };
     for (key, raw) in object.members() {
         if let Some(value) = value(raw) {
-            reading.member(key, value);
+            reading.member(key, raw, value);
         }
     }
     reading.finish(payload, context)
@@ -57,7 +58,7 @@ struct Reading<'a> {
 }
 
 impl<'a> Reading<'a> {
-    fn member(&mut self, key: &str, value: Cow<'a, str>) {
+    fn member(&mut self, key: &str, raw: &'a str, value: Cow<'a, str>) {
         let row = &mut self.row;
         match key {
             "start_ms" => self.start_ms = decimal(&value, 0),
@@ -77,13 +78,19 @@ impl<'a> Reading<'a> {
             "datacenter" => row.request.pop = Some(value.to_ascii_uppercase()),
             "server" => row.request.edge_location = Some(value.into_owned()),
             "error" => row.request.error_code = Some(value.into_owned()),
-            _ => self.request_member(key, value),
+            _ => self.request_member(key, raw, value),
         }
     }
 
     /// What the viewer sent, and who the viewer is.
-    fn request_member(&mut self, key: &str, value: Cow<'a, str>) {
+    fn request_member(&mut self, key: &str, raw: &'a str, value: Cow<'a, str>) {
         let row = &mut self.row;
+        match key {
+            "url" => row.private_json(raw, Holds::Target),
+            "referer" => row.private_json(raw, Holds::Referer),
+            "cmcd_request" | "cmcd_object" | "cmcd_status" | "cmcd_session" => row.private_json(raw, Holds::Cmcd),
+            _ => {}
+        }
         match key {
             "method" => row.request.method = Some(value.into_owned()),
             "scheme" => row.request.protocol = Some(value.into_owned()),
@@ -109,7 +116,7 @@ impl<'a> Reading<'a> {
             "cmcd_request" | "cmcd_object" | "cmcd_status" | "cmcd_session" => {
                 row.cmcd_header(&key.replace('_', "-"), value);
             }
-            _ => {}
+            _ => row.unknown(key, raw),
         }
     }
 
@@ -172,6 +179,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::event::private::PrivateParts;
     use crate::event::{Network, RejectReason};
 
     const CONTEXT: DecodeContext = DecodeContext { now_ms: 1_800_000_000_000 };
@@ -242,6 +250,8 @@ mod tests {
         let mut request = decode(line, &CONTEXT).unwrap();
         let event = request.player_event.take().unwrap();
         assert_eq!((event.native_session_id.as_deref(), event.buffer_ms), (Some("6e2fb550"), BUFFER_MS));
+        // What is marked in the payload is tested with what becomes of it (`privacy`).
+        request.private = PrivateParts::default();
         assert_eq!(request, expected(line));
     }
 

@@ -273,7 +273,7 @@ impl FieldMap {
             return Ok(self.clone());
         };
         let names = cells(without_bom(line), separator)?;
-        let encoded: Vec<String> = names.iter().map(|name| encoded(name.trim())).collect();
+        let encoded: Vec<String> = names.iter().map(|name| encoded(name.text.trim())).collect();
         let columns = format!("columns={}", encoded.join(","));
         let items = self.text.split(' ').filter(|item| !item.starts_with("columns="));
         let text: Vec<&str> = items.chain([columns.as_str()]).collect();
@@ -304,7 +304,7 @@ impl FieldMap {
             return false;
         }
         cells(line, *separator)
-            .is_ok_and(|names| names.len() == columns.len() && names.iter().zip(columns).all(|(name, column)| name.trim() == column))
+            .is_ok_and(|names| names.len() == columns.len() && names.iter().zip(columns).all(|(name, column)| name.text.trim() == column))
     }
 }
 

@@ -5,7 +5,8 @@
 //! Event time: `time`, which the one who writes the map says is the end of the response; else `date` and
 //! `time_of_day`; else `start` plus `time_taken`.
 //!
-//! Invariant: what the map does not name goes nowhere; the payload keeps it.
+//! Invariant: what the map does not name goes nowhere; the payload keeps it, unless its name tells of cookies,
+//! queries and the like.
 //! Invariant: the request carries the text of its map, columns included, so that bronze can be read again.
 
 use std::borrow::Cow;
@@ -14,6 +15,7 @@ use super::field_map::{Binding, Field, FieldMap, Layout, Unit, weight_of_rate};
 use super::json_row::{Members, Outcome, Row, is_said, moment_ms, nested, rfc3339_ms, rounded, value};
 use crate::event::decode::DecodeContext;
 use crate::event::decode::text::{decimal, reject, utc_ms, without_bom};
+use crate::event::private::{Holds, Written, is_telling};
 use crate::event::{CdnRequest, Reject, RejectReason};
 
 /// What a source is called whose map gives it no name.
@@ -41,25 +43,37 @@ pub(in crate::event::decode) fn decode(payload: &str, map: &FieldMap, context: &
                 let detail = format!("the field map has {} columns, the record has {}", columns.len(), cells.len());
                 return Err(reject(RejectReason::WrongColumnCount, detail));
             }
-            for (cell, readers) in cells.into_iter().zip(&map.readers) {
-                reading.cell(cell, readers);
+            for ((cell, readers), name) in cells.into_iter().zip(&map.readers).zip(columns) {
+                if readers.is_empty() && is_telling(name) {
+                    reading.row.private(cell.raw, Holds::Withheld, Written::Csv(*separator));
+                }
+                reading.cell(cell, readers, Written::Csv(*separator));
             }
         }
     }
     reading.finish(payload, context)
 }
 
+/// A cell of CSV: what it says, and as it stands in the line, quotes included.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Cell<'a> {
+    pub(super) text: Cow<'a, str>,
+    raw: &'a str,
+}
+
 /// The cells of one line of CSV. A quoted cell may hold separators, and `""` for a quote.
 ///
 /// Errors: `BadValue` for a quote that is not closed, or is followed by text.
-pub(super) fn cells(line: &str, separator: char) -> Result<Vec<Cow<'_, str>>, Reject> {
+pub(super) fn cells(line: &str, separator: char) -> Result<Vec<Cell<'_>>, Reject> {
     let mut cells = Vec::new();
     let mut rest = line.strip_suffix('\r').unwrap_or(line);
     loop {
         let start = line.len() - rest.len();
         let Some(inner) = rest.strip_prefix('"') else {
             let end = rest.find(separator);
-            cells.push(Cow::Borrowed(&rest[..end.unwrap_or(rest.len())]));
+            let raw = &rest[..end.unwrap_or(rest.len())];
+            let text = Cow::Borrowed(raw);
+            cells.push(Cell { text, raw });
             match end {
                 Some(end) => rest = &rest[end + separator.len_utf8()..],
                 None => return Ok(cells),
@@ -72,11 +86,13 @@ pub(super) fn cells(line: &str, separator: char) -> Result<Vec<Cow<'_, str>>, Re
         };
         let text = &inner[..end];
         let has_quote = text.contains('"');
-        cells.push(if has_quote {
+        let text = if has_quote {
             Cow::Owned(text.replace("\"\"", "\""))
         } else {
             Cow::Borrowed(text)
-        });
+        };
+        let raw = &rest[..end + 2];
+        cells.push(Cell { text, raw });
         rest = &inner[end + 1..];
         if rest.is_empty() {
             return Ok(cells);
@@ -130,27 +146,30 @@ impl<'a> Reading<'a> {
     fn object(&mut self, object: &Members<'a>, depth: usize, bindings: &[&'a Binding]) {
         for (key, raw) in object.members() {
             let mut deeper = Vec::new();
+            let mut is_bound = false;
             for binding in bindings {
                 let Some((rest, segment)) = binding.at_depth(depth) else {
                     continue;
                 };
                 if rest == key {
+                    is_bound = true;
                     if let Some(value) = value(raw) {
-                        self.field(binding, value);
+                        self.field(binding, raw, Written::Json, value);
                     }
                 } else if segment == key {
                     deeper.push(*binding);
                 }
             }
-            if !deeper.is_empty()
-                && let Some(object) = nested(raw)
-            {
-                self.object(&object, depth + 1, &deeper);
+            match Some(raw).filter(|_| !deeper.is_empty()).and_then(nested) {
+                Some(object) => self.object(&object, depth + 1, &deeper),
+                None if !is_bound && value(raw).is_some() => self.row.unknown(key, raw),
+                None => {}
             }
         }
     }
 
-    fn cell(&mut self, cell: Cow<'a, str>, readers: &[usize]) {
+    fn cell(&mut self, cell: Cell<'a>, readers: &[usize], written: Written) {
+        let Cell { text: cell, raw } = cell;
         let said = cell.trim();
         if !is_said(said) {
             return;
@@ -161,12 +180,18 @@ impl<'a> Reading<'a> {
                 Cow::Borrowed(text) => Cow::Borrowed(text.trim()),
                 Cow::Owned(_) => Cow::Owned(said.to_owned()),
             };
-            self.field(&map.bindings[*place], value);
+            self.field(&map.bindings[*place], raw, written, value);
         }
     }
 
-    fn field(&mut self, binding: &'a Binding, value: Cow<'a, str>) {
+    fn field(&mut self, binding: &'a Binding, raw: &'a str, written: Written, value: Cow<'a, str>) {
         let row = &mut self.row;
+        if let Some(holds) = holds(binding) {
+            row.private(raw, holds, written);
+            if holds == Holds::Withheld {
+                return;
+            }
+        }
         match &binding.field {
             Field::Time => self.end_ms = time_ms(&value, binding.unit),
             Field::Start => self.start_ms = time_ms(&value, binding.unit),
@@ -254,6 +279,19 @@ impl<'a> Reading<'a> {
     }
 }
 
+/// What of a viewer a field may tell.
+fn holds(binding: &Binding) -> Option<Holds> {
+    Some(match &binding.field {
+        Field::Url | Field::UriStem => Holds::Target,
+        Field::UriQuery => Holds::Query,
+        Field::Referer => Holds::Referer,
+        Field::Cookie => Holds::Cookie,
+        Field::CmcdRequest | Field::CmcdObject | Field::CmcdStatus | Field::CmcdSession => Holds::Cmcd,
+        Field::Ext(name) if is_telling(name) || is_telling(&binding.theirs) => Holds::Withheld,
+        _ => return None,
+    })
+}
+
 fn time_ms(text: &str, unit: Unit) -> Option<i64> {
     let per_ms = match unit {
         Unit::Iso8601 => return rfc3339_ms(text),
@@ -281,6 +319,7 @@ mod tests {
 
     use super::*;
     use crate::event::Network;
+    use crate::event::private::PrivateParts;
 
     const CONTEXT: DecodeContext = DecodeContext { now_ms: 1_800_000_000_000 };
     const NESTED: &str = "cdn_name=own time=ts:epoch_ms client_address=client.ip status=http.code url=http.url user_agent=http.ua \
@@ -336,6 +375,8 @@ mod tests {
         let mut request = decode(line, &map, &CONTEXT).unwrap();
         let event = request.player_event.take().unwrap();
         assert_eq!(event.native_session_id.as_deref(), Some("6e2fb550"));
+        // What is marked in the payload is tested with what becomes of it (`privacy`).
+        request.private = PrivateParts::default();
         assert_eq!(request, expected);
     }
 
@@ -375,7 +416,9 @@ mod tests {
                 fields: owned(map.as_text()),
                 ..CdnRequest::default()
             };
-            assert_eq!(decode(line, &map, &CONTEXT), Ok(expected), "{line}");
+            let mut request = decode(line, &map, &CONTEXT).unwrap();
+            request.private = PrivateParts::default();
+            assert_eq!(request, expected, "{line}");
         };
         check(CSV, CSV_LINE);
         let shuffled = CSV.replace(
@@ -449,7 +492,10 @@ mod tests {
     #[test]
     fn cells_follow_rfc_4180() {
         let check = |line: &str, expected: Result<&[&str], &str>| match (cells(line, ','), expected) {
-            (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{line}"),
+            (Ok(found), Ok(expected)) => {
+                let found: Vec<&str> = found.iter().map(|cell| cell.text.as_ref()).collect();
+                assert_eq!(found, expected, "{line}");
+            }
             (Err(refused), Err(expected)) => assert!(refused.detail.contains(expected), "{line}: {}", refused.detail),
             (found, _) => panic!("{line}: {found:?}"),
         };
@@ -504,7 +550,10 @@ mod tests {
         fn what_was_split_into_cells_was_joined_from_them(texts in proptest::collection::vec("[a-z\",; é]{0,6}", 1..6)) {
             let quoted: Vec<String> = texts.iter().map(|text| format!("\"{}\"", text.replace('"', "\"\""))).collect();
             let line = quoted.join(",");
-            prop_assert_eq!(cells(&line, ',').unwrap(), texts);
+            let cells = cells(&line, ',').unwrap();
+            let (found, raw): (Vec<&str>, Vec<&str>) = cells.iter().map(|cell| (cell.text.as_ref(), cell.raw)).unzip();
+            prop_assert_eq!(found, texts);
+            prop_assert_eq!(raw, quoted);
         }
     }
 }

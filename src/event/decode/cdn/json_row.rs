@@ -6,7 +6,8 @@
 //!
 //! Invariant: `-`, an empty text and `null` are `None`; a value that breaks a rule is `None` and flagged.
 //! Invariant: `ext` takes only what a format names: an unknown field may hold an address or a token,
-//! and stays in the payload.
+//! and stays in the payload, unless its name tells what it is.
+//! Invariant: `finish` marks in the payload whatever was called private.
 
 mod moment;
 
@@ -20,6 +21,7 @@ use crate::event::decode::cmcd::without_parameter;
 use crate::event::decode::text::{
     INTEGER_MAX, Object, Scalar, Vocabulary, decimal, event_time_in_range, ext, flag, percent_decoded, pop, reject,
 };
+use crate::event::private::{Holds, Written, may_tell, tells};
 use crate::event::{CdnRequest, Reject, RejectReason};
 
 pub(super) use moment::{moment_ms, offset_ms, rfc3339_ms};
@@ -147,6 +149,7 @@ pub(super) struct Row<'a> {
     kept: Vec<(&'a str, Cow<'a, str>)>,
     cmcd_headers: Vec<(&'static str, Cow<'a, str>)>,
     cmcd_columns: Vec<(&'static str, Cow<'a, str>)>,
+    private: Vec<(&'a str, Holds, Written)>,
 }
 
 impl<'a> Row<'a> {
@@ -161,6 +164,26 @@ impl<'a> Row<'a> {
             kept: Vec::new(),
             cmcd_headers: Vec::new(),
             cmcd_columns: Vec::new(),
+            private: Vec::new(),
+        }
+    }
+
+    /// `raw`, a piece of the record, may tell of the viewer.
+    pub(super) fn private(&mut self, raw: &'a str, holds: Holds, written: Written) {
+        if may_tell(holds, raw) {
+            self.private.push((raw, holds, written));
+        }
+    }
+
+    /// A JSON value that may tell of the viewer.
+    pub(super) fn private_json(&mut self, raw: &'a str, holds: Holds) {
+        self.private(raw, holds, Written::Json);
+    }
+
+    /// A member that the format does not know: it stays in the payload, unless its name tells.
+    pub(super) fn unknown(&mut self, key: &str, raw: &'a str) {
+        if tells(key, raw) {
+            self.private_json(raw, Holds::Withheld);
         }
     }
 
@@ -324,8 +347,7 @@ impl<'a> Row<'a> {
 
     /// One of the four CMCD headers, plain; any other header goes nowhere.
     pub(super) fn cmcd_header(&mut self, name: &str, value: Cow<'a, str>) {
-        let known = CMCD_HEADERS.into_iter().find(|known| known.eq_ignore_ascii_case(name));
-        if let Some(known) = known {
+        if let Some(known) = cmcd_header_named(name) {
             self.cmcd_headers.push((known, value));
         }
     }
@@ -350,6 +372,9 @@ impl<'a> Row<'a> {
         self.tell_aborts();
         self.tell_outcome();
         self.request.payload = payload.to_owned();
+        for (raw, holds, written) in std::mem::take(&mut self.private) {
+            self.request.private.mark(payload, raw, holds, written);
+        }
         self.take_cmcd();
         self.request.ext = ext(self.kept, None, &mut self.request.dq_flags);
         Ok(self.request)
@@ -406,6 +431,14 @@ impl<'a> Row<'a> {
         self.request.response_result_type = response.map(str::to_owned);
         self.request.detailed_result_type = detailed.map(str::to_owned);
     }
+}
+
+pub(super) fn is_cmcd_header(name: &str) -> bool {
+    cmcd_header_named(name).is_some()
+}
+
+fn cmcd_header_named(name: &str) -> Option<&'static str> {
+    CMCD_HEADERS.into_iter().find(|known| known.eq_ignore_ascii_case(name))
 }
 
 /// A URL that the logger percent-encoded as a whole is decoded once; any other stays as it is.

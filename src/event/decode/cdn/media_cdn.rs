@@ -13,6 +13,7 @@ use std::borrow::Cow;
 
 use super::json_row::{Members, Outcome, Row, moment_ms, nested, value};
 use crate::event::decode::DecodeContext;
+use crate::event::private::Holds;
 use crate::event::{CdnRequest, Reject};
 
 const CDN: &str = "media_cdn";
@@ -71,7 +72,7 @@ pub(in crate::event::decode) fn decode(payload: &str, context: &DecodeContext) -
             "httpRequest" => reading.each(raw, Reading::http_member),
             "jsonPayload" => reading.each(raw, Reading::payload_member),
             "resource" => reading.each(raw, Reading::resource_member),
-            _ => {}
+            _ => reading.row.unknown(key, raw),
         }
     }
     reading.finish(payload, context)
@@ -99,8 +100,13 @@ impl<'a> Reading<'a> {
         }
     }
 
-    fn http_member(&mut self, key: &str, _: &'a str, value: Cow<'a, str>) {
+    fn http_member(&mut self, key: &str, raw: &'a str, value: Cow<'a, str>) {
         let row = &mut self.row;
+        match key {
+            "requestUrl" => row.private_json(raw, Holds::Target),
+            "referer" => row.private_json(raw, Holds::Referer),
+            _ => {}
+        }
         match key {
             "requestMethod" => row.request.method = Some(value.into_owned()),
             "requestUrl" => row.url(&value),
@@ -113,7 +119,7 @@ impl<'a> Reading<'a> {
             "protocol" => row.protocol_version(&value),
             "latency" => self.latency_ms = row.seconds(&value),
             "cacheHit" => self.is_hit = row.boolean(&value) == Some(true),
-            _ => {}
+            _ => row.unknown(key, raw),
         }
     }
 
@@ -147,20 +153,25 @@ impl<'a> Reading<'a> {
             "statusDetails" if value.starts_with("client_disconnected") => row.request.is_aborted = Some(true),
             "origin" => row.keep("origin", value),
             "cmcd" => self.each(raw, Reading::cmcd_member),
-            _ => {}
+            _ => row.unknown(key, raw),
         }
     }
 
-    fn resource_member(&mut self, key: &str, _: &'a str, value: Cow<'a, str>) {
-        if key == "type" && value.rsplit('/').next() == Some(FILL_RESOURCE) {
+    fn resource_member(&mut self, key: &str, raw: &'a str, value: Cow<'a, str>) {
+        if key != "type" {
+            return self.row.unknown(key, raw);
+        }
+        if value.rsplit('/').next() == Some(FILL_RESOURCE) {
             self.row.is_no_viewer();
         }
     }
 
-    fn cmcd_member(&mut self, key: &str, _: &'a str, value: Cow<'a, str>) {
+    /// Keys of the sender's own may name the viewer, and `nor` may hold a token; none of them is read.
+    fn cmcd_member(&mut self, key: &str, raw: &'a str, value: Cow<'a, str>) {
         let plain: String = key.chars().filter(char::is_ascii_alphanumeric).collect();
         let named = |(name, own): &(&str, &str)| name.eq_ignore_ascii_case(&plain) || *own == key;
         let Some((_, own)) = CMCD_KEYS.iter().find(|entry| named(entry)) else {
+            self.row.private_json(raw, Holds::Withheld);
             return;
         };
         // A length may be a protobuf `Duration`; CMCD's is in milliseconds.
@@ -220,6 +231,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::event::private::PrivateParts;
     use crate::event::{Network, RejectReason};
 
     const CONTEXT: DecodeContext = DecodeContext { now_ms: 1_800_000_000_000 };
@@ -286,6 +298,8 @@ mod tests {
             (event.bitrate_bps.or(event.req_bitrate_bps), event.stall_flag),
             (Some(3_200_000), Some(true))
         );
+        // What is marked in the payload is tested with what becomes of it (`privacy`).
+        request.private = PrivateParts::default();
         assert_eq!(request, expected(line));
     }
 

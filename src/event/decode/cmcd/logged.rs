@@ -5,18 +5,24 @@
 //!
 //! Invariant: spans of user and device ids point into `text`.
 
-use percent_encoding::percent_decode_str;
+use std::borrow::Cow;
+
+use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use super::grammar::Pairs;
 use super::keys::Shard;
+use super::query::parameters;
 use super::request_mode;
 use super::rule;
 use super::set::CmcdSet;
-use super::transport::{discovered, is_parameter_name, offset_in, parameter, parameter_end};
+use super::transport::{discovered, offset_in, parameter};
 use crate::event::{KeyFault, PlayerEvent};
 
 /// CloudFront keeps so many bytes of `cs-headers`: a longer block lost its end.
 const LOGGED_HEADERS_BYTES: usize = 800;
+
+/// What a column of all headers cannot hold as it is.
+const IN_BLOCK: &AsciiSet = &CONTROLS.add(b' ').add(b'%').add(b'"').add(b'\\');
 
 /// One set and its text.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,6 +82,11 @@ impl LoggedSet {
         self.set.faults.iter().any(|fault| fault.rule == rule::CUT_BY_LOGGER)
     }
 
+    /// True if it holds an id of a viewer or a device, or was not looked at.
+    pub fn may_name_viewer(&self) -> bool {
+        self.set.is_ignored() || !self.set.identity_spans.is_empty()
+    }
+
     /// True if nothing of it may be used (`v` above 2), or no reserved key stands in it.
     pub fn says_nothing(&self) -> bool {
         self.set.is_ignored() || !self.set.has_reserved_key()
@@ -99,6 +110,55 @@ impl CmcdSet {
     }
 }
 
+/// What a column of all headers may keep: its CMCD, as `LoggedSet::from_headers_block` reads it, each value by
+/// `value`. Empty: it has none.
+pub fn headers_block_of_cmcd(block: &str, value: impl Fn(&str) -> String) -> String {
+    let lines = percent_decode_str(block).decode_utf8_lossy();
+    let mut headers: Vec<(&str, &str)> = lines.lines().filter_map(|line| line.split_once(':')).collect();
+    if block.len() >= LOGGED_HEADERS_BYTES {
+        drop_last_pair(headers.last_mut());
+    }
+    headers.retain(|(name, _)| Shard::of_header(name).is_some());
+    let lines: Vec<String> = headers.iter().map(|(name, text)| format!("{name}:{}", value(text))).collect();
+    let mut kept = utf8_percent_encode(&lines.join("\n"), IN_BLOCK).to_string();
+    if kept.len() >= LOGGED_HEADERS_BYTES {
+        // Long as it is, it was not cut here: its last line is no CMCD.
+        kept.push_str("%0Aend:");
+    }
+    kept
+}
+
+/// The items `name=value` of a field that a service fills itself, between `|`: names without blanks, values free of
+/// percent-encoding.
+pub fn custom_items(sent: &str) -> impl Iterator<Item = (&str, Cow<'_, str>)> {
+    sent.split('|').filter_map(|item| {
+        let (name, value) = item.split_once('=')?;
+        let plain = if value.contains('=') {
+            Cow::Borrowed(value)
+        } else {
+            percent_decode_str(value).decode_utf8_lossy()
+        };
+        (!plain.is_empty() && plain != "-").then_some((name.trim(), plain))
+    })
+}
+
+/// What such a field may keep: its CMCD, each value by `value`. Empty: it has none.
+pub fn custom_items_of_cmcd(sent: &str, value: impl Fn(&str) -> String) -> String {
+    let items = custom_items(sent).filter(|(name, _)| Shard::of_header(name).is_some());
+    let kept = items.map(|(name, text)| {
+        let text = value(&text);
+        // A value without `=` would be decoded, and one with `|` be cut.
+        let is_plain = text.contains('=') && !text.contains('|');
+        let written = if is_plain {
+            text
+        } else {
+            utf8_percent_encode(&text, NON_ALPHANUMERIC).to_string()
+        };
+        format!("{name}={written}")
+    });
+    kept.collect::<Vec<String>>().join("|")
+}
+
 /// Takes the last pair off a CMCD header. False for a header of another kind.
 fn drop_last_pair(header: Option<&mut (&str, &str)>) -> bool {
     let Some((name, value)) = header else {
@@ -114,26 +174,14 @@ fn drop_last_pair(header: Option<&mut (&str, &str)>) -> bool {
 
 /// The query without any parameter named `CMCD`. `None`: it has none, and stays as it is.
 pub fn without_parameter(query: &str) -> Option<String> {
-    let mut kept = String::new();
-    let mut was_found = false;
-    let mut rest = query;
-    loop {
-        let name = &rest[..rest.find(['=', '&']).unwrap_or(rest.len())];
-        let value = rest[name.len()..].strip_prefix('=');
-        let length = name.len() + value.map_or(0, |value| 1 + parameter_end(value));
-        if value.is_some() && is_parameter_name(name) {
-            was_found = true;
-        } else {
-            if !kept.is_empty() {
-                kept.push('&');
-            }
-            kept.push_str(&rest[..length]);
-        }
-        match rest[length..].strip_prefix('&') {
-            Some(next) => rest = next,
-            None => return was_found.then_some(kept),
-        }
+    if !parameters(query).any(|parameter| parameter.is_cmcd()) {
+        return None;
     }
+    let others: Vec<&str> = parameters(query)
+        .filter(|parameter| !parameter.is_cmcd())
+        .map(|parameter| parameter.whole)
+        .collect();
+    Some(others.join("&"))
 }
 
 #[cfg(test)]

@@ -368,7 +368,7 @@ impl CmcdSet {
     }
 }
 
-fn identity_of(key: &str) -> Option<Identity> {
+pub(super) fn identity_of(key: &str) -> Option<Identity> {
     let ends = |ending: &str| {
         let start = key.len().checked_sub(ending.len());
         start.is_some_and(|start| key.as_bytes()[start..].eq_ignore_ascii_case(ending.as_bytes()))

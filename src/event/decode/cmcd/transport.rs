@@ -14,12 +14,11 @@ use percent_encoding::percent_decode_str;
 
 use super::grammar::{Pair, Pairs, Raw};
 use super::keys::{Key, Shard};
+use super::query::{Parameter, parameters};
 use super::set::{CmcdSet, Found, is_readable};
 use crate::event::Reject;
 use crate::event::decode::text::{Object, Scalar, Vocabulary, content, without_bom};
 
-/// Name of the query parameter; it is case-sensitive.
-const PARAMETER: &str = "CMCD";
 /// How often a query may be percent-encoded: by the player, the logger, and one proxy.
 const DECODES_MAX: i64 = 3;
 /// Pairs of an ordinary record, so that collecting them allocates once.
@@ -163,48 +162,7 @@ fn found(text: &str, shard: Option<Shard>) -> Vec<Found<'_>> {
 
 /// The value of the first parameter named `CMCD`.
 pub(super) fn parameter(query: &str) -> Option<&str> {
-    let mut rest = query;
-    loop {
-        let (name, after) = match rest.find(['=', '&']) {
-            Some(place) => rest.split_at(place),
-            None => (rest, ""),
-        };
-        let value = after.strip_prefix('=');
-        let end = value.map_or(0, parameter_end);
-        match value {
-            Some(value) if is_parameter_name(name) => return Some(&value[..end]),
-            Some(value) => rest = &value[end..],
-            None => rest = after,
-        }
-        rest = rest.strip_prefix('&')?;
-    }
-}
-
-pub(super) fn is_parameter_name(name: &str) -> bool {
-    let mut name = Cow::Borrowed(name);
-    for _ in 0..DECODES_MAX {
-        if !name.contains('%') {
-            break;
-        }
-        name = Cow::Owned(percent_decode_str(&name).decode_utf8_lossy().into_owned());
-    }
-    name == PARAMETER
-}
-
-/// The end of a value: at the next `&`, save for one inside quotes that some pipeline decoded already.
-pub(super) fn parameter_end(value: &str) -> usize {
-    let first = value.find('&').unwrap_or(value.len());
-    let (mut is_quoted, mut is_escaped) = (false, false);
-    for (place, byte) in value.bytes().enumerate() {
-        match byte {
-            _ if is_escaped => is_escaped = false,
-            b'\\' => is_escaped = is_quoted,
-            b'"' => is_quoted = !is_quoted,
-            b'&' if !is_quoted => return place,
-            _ => {}
-        }
-    }
-    if is_quoted { first } else { value.len() }
+    parameters(query).find(Parameter::is_cmcd)?.value
 }
 
 /// The text at the first depth of decoding at which its pairs can be read, and the depth.
@@ -278,7 +236,7 @@ fn judged(text: &str) -> (usize, bool) {
 ///
 /// All of the value where decoding met bytes that are no text, which moves places: too much is
 /// covered then, never too little.
-fn span_before_decoding(value: &str, depth: i64, span: Range<usize>) -> Range<usize> {
+pub(super) fn span_before_decoding(value: &str, depth: i64, span: Range<usize>) -> Range<usize> {
     let mut bytes: Vec<u8> = value.bytes().collect();
     let mut places: Vec<usize> = (0..=bytes.len()).collect();
     for _ in 0..depth {

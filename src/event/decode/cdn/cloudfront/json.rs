@@ -10,6 +10,7 @@
 use super::{Column, Reading, is_real_time_name, is_said};
 use crate::event::decode::DecodeContext;
 use crate::event::decode::text::{Object, Scalar, Vocabulary};
+use crate::event::private::{Written, tells};
 use crate::event::{CdnRequest, Reject};
 
 /// Keys of CloudFront's own that an object must have to be known for one of these.
@@ -36,7 +37,7 @@ pub(in crate::event::decode) fn recognises(json: &str, is_whole: bool) -> bool {
     let (object, outcome) = Object::<NoKey>::parse_prefix(json);
     let is_own = |name: &str| {
         let begins = OWN_BEGINNINGS.iter().any(|beginning| name.starts_with(beginning));
-        begins && Column::named(name, false) != Column::Unknown
+        begins && !matches!(Column::named(name, false), Column::Unknown | Column::Withheld)
     };
     let own_keys = object.members().filter(|(name, _)| is_own(name)).take(OWN_KEYS_MIN);
     (outcome.is_ok() || !is_whole) && own_keys.count() == OWN_KEYS_MIN
@@ -53,10 +54,14 @@ pub(in crate::event::decode) fn decode(payload: &str, context: &DecodeContext) -
         };
         let cell = value.into_text();
         if is_said(&cell) {
-            reading.cell(Column::named(name, is_real_time), || name, cell);
+            let column = match Column::named(name, is_real_time) {
+                Column::Unknown if tells(name, raw) => Column::Withheld,
+                column => column,
+            };
+            reading.cell(column, || name, raw, cell);
         }
     }
-    reading.finish(payload, context)
+    reading.finish(payload, Written::Json, context)
 }
 
 #[cfg(test)]
@@ -66,6 +71,7 @@ mod tests {
     use super::*;
     use crate::event::RejectReason;
     use crate::event::decode::cdn::cmcd_in_log::settle;
+    use crate::event::private::PrivateParts;
 
     const CONTEXT: DecodeContext = DecodeContext { now_ms: 1_700_000_000_000 };
     /// All keys as texts, as S3, Firehose and CloudWatch deliver them.
@@ -137,6 +143,8 @@ mod tests {
             (event.native_session_id.as_deref(), event.event_ts_ms),
             (Some("s"), 1_588_751_999_939)
         );
+        // What is marked in the payload is tested with what becomes of it (`privacy`).
+        request.private = PrivateParts::default();
         assert_eq!(request, expected(line));
     }
 

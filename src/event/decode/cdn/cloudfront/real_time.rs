@@ -22,6 +22,7 @@ use super::{Column, Reading, bound, cells, check_column_count, count, has_time, 
 use crate::event::decode::DecodeContext;
 use crate::event::decode::cdn::cmcd_in_log::split_query;
 use crate::event::decode::text::{decimal, is_date, reject, utc_ms, without_bom};
+use crate::event::private::Written;
 use crate::event::{CdnRequest, Reject, RejectReason};
 
 /// 2010 and 2100, epoch ms: a number outside is no time of a log.
@@ -119,9 +120,9 @@ pub(in crate::event::decode) fn decode(
         if !is_plausible(*column, cell) {
             return Err(mismatch(place + 1, name()));
         }
-        reading.cell(*column, name, Cow::Borrowed(cell));
+        reading.cell(*column, name, cell, Cow::Borrowed(cell));
     }
-    let mut request = reading.finish(payload, context)?;
+    let mut request = reading.finish(payload, Written::Plain, context)?;
     split_query(&mut request);
     request.sample_weight_milli = list.sample_weight_milli;
     request.fields = Some(list.text.clone());
@@ -182,6 +183,7 @@ mod tests {
 
     use super::*;
     use crate::event::decode::cdn::cmcd_in_log::settle;
+    use crate::event::private::PrivateParts;
 
     const CONTEXT: DecodeContext = DecodeContext { now_ms: 1_700_000_000_000 };
     /// Some of the default list, with the host of both kinds, the headers, the origin and CMCD.
@@ -292,6 +294,8 @@ mod tests {
             ("br=3200,bs,sid=\"6e2fb550\"", 1_588_752_000_357)
         );
         assert_eq!(event.network.country.as_deref(), Some("GB"));
+        // What is marked in the payload is tested with what becomes of it (`privacy`).
+        request.private = PrivateParts::default();
         assert_eq!(request, expected(LIST, &record));
     }
 
@@ -302,6 +306,8 @@ mod tests {
         let record = turn(RECORD.to_vec(), "\t");
         let mut request = decoded(&list.replace(' ', ", "), &record).unwrap();
         assert!(request.player_event.take().is_some());
+        // What is marked in the payload is tested with what becomes of it (`privacy`).
+        request.private = PrivateParts::default();
         assert_eq!(request, expected(&list, &record));
     }
 
