@@ -14,6 +14,7 @@ mod http_intake;
 mod identity;
 mod once;
 mod reader;
+mod sending;
 mod sources;
 mod status;
 mod troubles;
@@ -36,9 +37,10 @@ use crate::source::Mark;
 use crate::source::files::FilesError;
 use crate::telemetry::chain;
 use crate::telemetry::metrics::Meters;
-use crate::watch::Watch;
+use crate::watch::{self, Watch};
 
 use gold::{Gold, Keeper};
+use sending::Sending;
 
 pub use check::{Checked, Complaints, check, gold_specs, gold_views, pipelines, query_limits, rules};
 pub use follow::follow;
@@ -72,6 +74,8 @@ const CLOSING_MAX: Duration = Duration::from_secs(10);
 struct Parts {
     ingest: Ingest,
     gold: Gold,
+    /// None where alerts are not delivered.
+    sending: Option<Sending>,
     lateness_ms: i64,
     clock: Arc<dyn Clock>,
     /// While full batches follow each other, windows are closed at this cadence and not after each: the
@@ -107,11 +111,9 @@ impl Parts {
             endpoint_url: config.sns.endpoint_url.clone(),
             region: config.sns.region.clone(),
         };
-        let notifier = config
-            .alerts
-            .deliver
-            .then(|| Notifier::new(defaults, terminal, env!("CARGO_PKG_VERSION")));
-        let watch = Watch::open(Arc::clone(&lake), rules, pipelines, limits, notifier).await?;
+        let notifier = config.alerts.deliver.then(|| Notifier::new(defaults, terminal, watch::producer()));
+        let watch = Watch::open(Arc::clone(&lake), rules, pipelines, limits, notifier, Arc::clone(&clock)).await?;
+        let sending = watch.outbox().map(Sending::start);
         Ok(Parts {
             ingest,
             gold: Gold::new(Keeper {
@@ -119,6 +121,7 @@ impl Parts {
                 watch,
                 clock: Arc::clone(&clock),
             }),
+            sending,
             lateness_ms,
             clock,
             close_every: config.ingest.commit_every,
@@ -166,6 +169,13 @@ impl Parts {
     async fn close_windows(&mut self, flush: bool) -> anyhow::Result<usize> {
         self.closed_at = Instant::now();
         self.gold.close(self.ingest.watermark_ms(), flush).await
+    }
+
+    /// Sends what can be sent within this time, and no more from then on.
+    async fn end_sending(&mut self, patience: Duration) {
+        if let Some(sending) = self.sending.take() {
+            sending.finish(patience).await;
+        }
     }
 
     /// Where partitions that are newly ours are to be read from.

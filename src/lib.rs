@@ -20,7 +20,7 @@
 //! shell        main  cli  daemon  config  contract  telemetry  builtin
 //! conductors   ingest  rollup  watch
 //! edges        source  lake  sql  notify
-//! rules        event::decode  event::schema  enrich  privacy  session  watermark  alert
+//! rules        event::decode  event::schema  enrich  privacy  session  watermark  alert  publish
 //! words        event  event::facts  metric  sketch  clock  simulate
 //! ```
 //!
@@ -40,6 +40,7 @@ pub mod lake;
 pub mod metric;
 pub mod notify;
 pub mod privacy;
+pub mod publish;
 pub mod rollup;
 pub mod session;
 pub mod simulate;

@@ -157,6 +157,11 @@ impl Rollup {
         Ok(closed)
     }
 
+    /// Event time at or before which windows are closed at a watermark, ms.
+    pub fn closed_ms(&self, watermark_ms: Option<i64>) -> Option<i64> {
+        closed_ms(watermark_ms, self.lateness_ms)
+    }
+
     async fn take_in_changes(&mut self) -> Result<(), SqlError> {
         for (table, seen) in &mut self.seen {
             let newest = self.lake.version(table).await?;

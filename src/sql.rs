@@ -39,6 +39,9 @@ const IS_FINAL: &str = "is_final";
 /// Planning needs next to none.
 pub const PLANNING_MEMORY_BYTES: usize = 64 << 20;
 
+/// A session over the tables, as `open` gives it.
+pub type Session = SessionContext;
+
 /// Bounds of a query.
 #[derive(Debug, Clone, Copy)]
 pub struct QueryLimits {
@@ -57,6 +60,23 @@ pub enum SqlError {
     Pipeline(pipeline::Complaint),
     #[error("the query took longer than {0:?} and was stopped; narrow its time range, or raise sql.timeout")]
     Timeout(Duration),
+}
+
+impl SqlError {
+    /// True for what fails because the tables cannot be read, whatever is asked of them.
+    pub fn is_of_lake(&self) -> bool {
+        match self {
+            SqlError::Lake(_) => true,
+            SqlError::Query(error) => matches!(
+                error.find_root(),
+                DataFusionError::ObjectStore(_)
+                    | DataFusionError::IoError(_)
+                    | DataFusionError::External(_)
+                    | DataFusionError::ParquetError(_)
+            ),
+            SqlError::Pipeline(_) | SqlError::Timeout(_) => false,
+        }
+    }
 }
 
 /// Not a `#[from]`: the text is already told in full, and a source would tell it once more.

@@ -6,30 +6,41 @@
 //! Invariant: the same transition and producer give the same bytes, always valid JSON.
 //! Invariant: dimension values come from the outside: wherever they appear, control and bidi
 //! characters are gone and 128 characters is the most.
-//! Invariant: a template sees the fields of its alert and nothing else; it cannot run for ever.
+
+mod fit;
 
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use minijinja::{Environment, UndefinedBehavior, Value};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::rule::{Condition, Rule, Severity, Test};
-use super::{BaselineReading, MINUTE_MS, Reason, Status, TableVersion, Transition};
+pub use fit::fit;
+
+use super::MINUTE_MS;
+use super::rule::{Condition, Severity, Test};
+use super::transition::{BaselineReading, Member, Reason, Remediation, Status, TableVersion, Transition};
 
 /// Fields may be added within major 1, never changed or removed.
 pub const SCHEMA: &str = "playhead.alert/1";
 
+/// The JSON Schema (2020-12) of the message, for whoever reads it.
+pub const JSON_SCHEMA: &str = include_str!("message/schema.json");
+/// A message with everything in it, as the manual shows it.
+pub const EXAMPLE: &str = include_str!("message/example.json");
+
+/// Most bytes of a message: a quarter of what SNS takes, so that it fits twice, escaped, into a message
+/// for every protocol (alerts spec 2.1).
+pub const MAX_MESSAGE_BYTES: usize = 64 << 10;
 /// Longest text taken over from a dimension (alerts spec 6.7).
 const MAX_VALUE_CHARS: usize = 128;
 /// Longest rendered label or annotation: a sentence around a few dimension values.
-const MAX_RENDERED_CHARS: usize = 512;
-/// Steps of one template; a plain sentence takes some thirty.
-const MAX_TEMPLATE_FUEL: u64 = 2_000;
+pub(super) const MAX_RENDERED_CHARS: usize = 512;
 /// Nobody may act on a message later than this after its evaluation (alerts spec 2.6).
 const VALID_FOR_MS: i64 = 5 * MINUTE_MS;
 /// An evaluation this long after its window's end is a replay or a backlog, no news.
 const STALE_AFTER_MS: i64 = 10 * MINUTE_MS;
+/// SNS wants fewer than 100.
+const MAX_SUBJECT_CHARS: usize = 99;
 /// The most attributes that raw delivery to SQS carries; a message with more is thrown away.
 const MAX_SNS_ATTRIBUTES: usize = 10;
 
@@ -64,15 +75,41 @@ struct Body<'t> {
     ratio_to_baseline: Option<f64>,
     threshold: Condition,
     samples: i64,
+    impacted: Option<i64>,
     window: Window,
     starts_at: String,
     ends_at: Option<String>,
     evaluated_at: Option<String>,
     expires_at: Option<String>,
     stale: bool,
-    links: BTreeMap<&'static str, String>,
+    cause_answer: Option<&'t str>,
+    cause: Vec<Cause>,
+    members: Vec<MemberBody<'t>>,
+    member_count: Option<u64>,
+    remediation: Option<RemediationBody<'t>>,
+    links: BTreeMap<String, String>,
     lineage: &'t [TableVersion],
     producer: ProducerBody<'t>,
+    dropped: usize,
+}
+
+#[derive(Serialize)]
+struct MemberBody<'t> {
+    fingerprint: &'t str,
+    dims: BTreeMap<String, Option<String>>,
+    severity: Severity,
+    value: Option<f64>,
+    samples: i64,
+}
+
+#[derive(Serialize)]
+struct RemediationBody<'t> {
+    playbook: &'t str,
+    idempotency_key: &'t str,
+    params: BTreeMap<String, String>,
+    #[serde(rename = "static")]
+    limits: &'t BTreeMap<String, serde_json::Value>,
+    dry_run: bool,
 }
 
 #[derive(Serialize)]
@@ -87,6 +124,7 @@ struct RuleBody<'t> {
 struct Window {
     start: String,
     end: String,
+    watermark: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -97,9 +135,6 @@ struct ProducerBody<'t> {
 
 /// The message body (alerts spec 2.5), one line of JSON.
 pub fn json(event: &Transition, producer: Producer) -> String {
-    let clean_dim = |(name, value): &(String, Option<String>)| (clean(name), value.as_deref().map(clean));
-    let expires_at_ms = event.evaluated_at_ms.map(|at| at.saturating_add(VALID_FOR_MS));
-    let runbook = event.runbook.as_deref().map(|url| ("runbook", clean_to(url, MAX_RENDERED_CHARS)));
     let body = Body {
         schema: SCHEMA,
         event_id: &event.event_id,
@@ -116,7 +151,7 @@ pub fn json(event: &Transition, producer: Producer) -> String {
         },
         severity: event.severity,
         env: clean(producer.env),
-        dims: event.dims.iter().map(clean_dim).collect(),
+        dims: clean_dims(&event.dims),
         labels: &event.labels,
         annotations: &event.annotations,
         value: event.value,
@@ -125,23 +160,151 @@ pub fn json(event: &Transition, producer: Producer) -> String {
         ratio_to_baseline: event.ratio_to_baseline,
         threshold: event.threshold,
         samples: event.samples.round() as i64,
+        impacted: event.impacted.map(|impacted| impacted.round() as i64),
         window: Window {
             start: time(event.window_start_ms),
             end: time(event.window_end_ms),
+            watermark: event.watermark_ms.map(time),
         },
         starts_at: time(event.starts_at_ms),
         ends_at: event.ends_at_ms.map(time),
         evaluated_at: event.evaluated_at_ms.map(time),
-        expires_at: expires_at_ms.map(time),
+        expires_at: expires_at_ms(event).map(time),
         stale: is_stale(event),
-        links: runbook.into_iter().collect(),
+        cause_answer: event.causes.as_ref().map(|causes| causes.answer.as_str()),
+        cause: event.causes.iter().flat_map(|causes| &causes.found).map(Cause::cleaned).collect(),
+        members: event.members.iter().map(member_body).collect(),
+        member_count: event.member_count,
+        remediation: event.remediation.as_ref().map(|remediation| remediation_body(event, remediation)),
+        links: links(event),
         lineage: &event.lineage,
         producer: ProducerBody {
             name: "playhead",
             version: producer.version,
         },
+        dropped: 0,
     };
-    serde_json::to_string(&body).expect("every key is a text, so this type is always JSON")
+    let whole = serde_json::to_string(&body).expect("every key is a text, so this type is always JSON");
+    fit(whole, MAX_MESSAGE_BYTES)
+}
+
+fn clean_dims(dims: &[(String, Option<String>)]) -> BTreeMap<String, Option<String>> {
+    let clean_dim = |(name, value): &(String, Option<String>)| (clean(name), value.as_deref().map(clean));
+    dims.iter().map(clean_dim).collect()
+}
+
+fn member_body(member: &Member) -> MemberBody<'_> {
+    MemberBody {
+        fingerprint: member.fingerprint.as_str(),
+        dims: clean_dims(&member.dims),
+        severity: member.severity,
+        value: member.value,
+        samples: member.samples.round() as i64,
+    }
+}
+
+fn remediation_body<'t>(event: &'t Transition, remediation: &'t Remediation) -> RemediationBody<'t> {
+    let clean_param = |(name, value): (&String, &String)| (clean(name), clean(value));
+    RemediationBody {
+        playbook: &remediation.playbook,
+        idempotency_key: &event.event_id,
+        params: remediation.params.iter().map(clean_param).collect(),
+        limits: &remediation.limits,
+        dry_run: remediation.dry_run,
+    }
+}
+
+/// The rule's links, and its runbook among them.
+fn links(event: &Transition) -> BTreeMap<String, String> {
+    let runbook = event.runbook.as_ref().map(|url| ("runbook".to_owned(), url));
+    let named = event.links.iter().map(|(name, url)| (clean(name), url));
+    let cut = |(name, url): (String, &String)| (name, clean_to(url, MAX_RENDERED_CHARS));
+    runbook.into_iter().chain(named).map(cut).collect()
+}
+
+/// Nobody may act on the message later than this.
+pub fn expires_at_ms(event: &Transition) -> Option<i64> {
+    let valid_for_ms = event
+        .remediation
+        .as_ref()
+        .map_or(VALID_FOR_MS, |remediation| remediation.valid_for_ms);
+    event.evaluated_at_ms.map(|at| at.saturating_add(valid_for_ms))
+}
+
+// ------------------------------------------------------------------ what explains it
+
+/// What the search for causes said. `answer` is `found`, or says why nothing was.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Causes {
+    pub answer: String,
+    /// The best first.
+    pub found: Vec<Cause>,
+}
+
+/// A set of dimension values that explains a part of the change against the baseline.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Cause {
+    /// An unknown value is null.
+    pub dims: BTreeMap<String, Option<String>>,
+    /// Share of the excess that it explains, 0 to 1.
+    pub share: f64,
+    /// The value in the window, in the unit of the alert's value.
+    pub now: Option<f64>,
+    /// The value in the baseline.
+    pub before: Option<f64>,
+    pub samples: f64,
+}
+
+impl Cause {
+    fn cleaned(&self) -> Cause {
+        let clean_dim = |(name, value): (&String, &Option<String>)| (clean(name), value.as_deref().map(clean));
+        Cause {
+            dims: self.dims.iter().map(clean_dim).collect(),
+            ..self.clone()
+        }
+    }
+}
+
+/// For people: `cdn=cdn-b, pop=MAD51 explains 91 % (now 611, before 158.1, 22,107 samples)`.
+impl std::fmt::Display for Cause {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let dim = |(name, value): (&String, &Option<String>)| {
+            let value = value.as_deref().map_or("unknown".to_owned(), clean);
+            format!("{}={value}", clean(name))
+        };
+        let dims: Vec<String> = self.dims.iter().map(dim).collect();
+        let [now, before] = [self.now, self.before].map(|value| value.map_or("unknown".to_owned(), figure));
+        let samples = grouped(self.samples, 0);
+        let share = (self.share * 100.0).min(100.0);
+        write!(
+            f,
+            "{} explains {share:.0} % (now {now}, before {before}, {samples} samples)",
+            dims.join(", ")
+        )
+    }
+}
+
+// ------------------------------------------------------------------ an example
+
+/// A firing and an end without a value: what templates of webhooks are tried on.
+pub(super) fn examples() -> [String; 2] {
+    let firing: serde_json::Value = serde_json::from_str(EXAMPLE).expect("a test reads the example");
+    let mut resolved = firing.clone();
+    for (name, value) in [
+        ("status", "resolved".into()),
+        ("reason", "missing_series".into()),
+        ("ends_at", "2026-11-01T20:31:00Z".into()),
+        ("value", serde_json::Value::Null),
+        ("baseline", serde_json::Value::Null),
+        ("ratio_to_baseline", serde_json::Value::Null),
+        ("impacted", serde_json::Value::Null),
+        ("cause_answer", serde_json::Value::Null),
+        ("cause", serde_json::Value::Array(Vec::new())),
+        ("remediation", serde_json::Value::Null),
+    ] {
+        resolved[name] = value;
+    }
+    [firing.to_string(), resolved.to_string()]
 }
 
 /// The attributes that SNS filters on; all of type String.
@@ -160,14 +323,19 @@ pub fn attributes(event: &Transition, producer: Producer) -> [(&'static str, Str
     attributes
 }
 
-/// Fixed parts only, never a dimension's value: ASCII, one line, under 100 characters.
+/// Fixed parts only, never a dimension's value: printable ASCII, one line, at most
+/// `MAX_SUBJECT_CHARS`. An alert's name is ASCII when it comes from a rule file of this release.
 pub fn subject(event: &Transition) -> String {
-    format!(
+    let text = format!(
         "{} {} {}",
         event.status.as_str().to_uppercase(),
         event.severity.as_str(),
         event.alert,
-    )
+    );
+    text.chars()
+        .map(|c| if c == ' ' || c.is_ascii_graphic() { c } else { '?' })
+        .take(MAX_SUBJECT_CHARS)
+        .collect()
 }
 
 fn is_stale(event: &Transition) -> bool {
@@ -180,15 +348,23 @@ fn is_stale(event: &Transition) -> bool {
 
 /// One line for the terminal: what, where, how bad, since when.
 pub fn human(event: &Transition) -> String {
-    let dims: String = event
-        .dims
-        .iter()
-        .map(|(name, value)| {
-            let value = value.as_deref().map_or("unknown".to_owned(), clean);
-            format!(" {}={value}", clean(name))
-        })
-        .collect();
-    format!("{}{dims}: {}, {}", subject(event), finding(event), since(event))
+    let dims = dims_in_words(event);
+    let space = if dims.is_empty() { "" } else { " " };
+    // An alert about the rule itself has no value: what it says is its summary.
+    let finding = match (event.rule_state(), event.annotations.get("summary")) {
+        (Some(_), Some(summary)) if event.status.is_firing() => clean_to(summary, MAX_RENDERED_CHARS),
+        _ => finding(event),
+    };
+    format!("{}{space}{dims}: {finding}, {}", subject(event), since(event))
+}
+
+/// `cdn=b country=ES`.
+pub(super) fn dims_in_words(event: &Transition) -> String {
+    let word = |(name, value): &(String, Option<String>)| {
+        let value = value.as_deref().map_or("unknown".to_owned(), clean);
+        format!("{}={value}", clean(name))
+    };
+    event.dims.iter().map(word).collect::<Vec<_>>().join(" ")
 }
 
 fn finding(event: &Transition) -> String {
@@ -232,6 +408,15 @@ fn without_value(reason: Reason) -> &'static str {
         Reason::NoValue => "nothing to divide by",
         Reason::NoBaseline => "no baseline to compare with",
         Reason::RuleChanged => "the rule was changed or removed",
+        Reason::TooFewImpacted => "too few are hit",
+        Reason::NoData => "no rows at all",
+        Reason::DataReturned => "rows arrive again",
+        Reason::EvalError => "the rule's query fails",
+        Reason::SeverityRaised => "it got worse",
+        Reason::HoldEnded => "it was held back until now",
+        Reason::Repeat => "it fires still",
+        Reason::ManyAlerts | Reason::ManyMoreAlerts => "many alerts told as one",
+        Reason::AllEnded => "all have ended",
     }
 }
 
@@ -246,7 +431,7 @@ fn since(event: &Transition) -> String {
     format!("since {}", start.format(form))
 }
 
-fn quantity(value: f64, unit: Option<&str>) -> String {
+pub(super) fn quantity(value: f64, unit: Option<&str>) -> String {
     match unit {
         Some("ratio") => format!("{} %", figure(value * 100.0)),
         Some(unit) => format!("{} {unit}", figure(value)),
@@ -266,7 +451,7 @@ fn figure(value: f64) -> String {
 }
 
 /// Thousands apart: `1,234.5`.
-fn grouped(value: f64, decimals: usize) -> String {
+pub(super) fn grouped(value: f64, decimals: usize) -> String {
     if !value.is_finite() {
         return "no data".to_owned();
     }
@@ -287,129 +472,6 @@ fn grouped(value: f64, decimals: usize) -> String {
     format!("{sign}{digits}.{fraction}")
 }
 
-// ------------------------------------------------------------------ templates
-
-/// Fields that every template sees; `baseline`, `ratio` and `diff` come with a baseline, and each
-/// dimension comes by its own name and as `dims.<name>`. A field hides a dimension of its name.
-const FIELDS: [&str; 10] = [
-    "alert",
-    "uid",
-    "severity",
-    "status",
-    "value",
-    "samples",
-    "threshold",
-    "window_start",
-    "window_end",
-    "starts_at",
-];
-const BASELINE_FIELDS: [&str; 3] = ["baseline", "ratio", "diff"];
-
-/// The names that a template of this rule may use.
-pub(super) fn field_names(rule: &Rule) -> Vec<&str> {
-    let mut names: Vec<&str> = rule.group_by().iter().map(String::as_str).collect();
-    names.extend(FIELDS);
-    if rule.baseline.is_some() {
-        names.extend(BASELINE_FIELDS);
-    }
-    names
-}
-
-/// The transition with its labels and annotations rendered.
-pub(super) fn rendered(mut event: Transition, rule: &Rule) -> Transition {
-    let context = context(&event, rule.baseline.is_some());
-    let all = |templates: &BTreeMap<String, String>| -> BTreeMap<String, String> {
-        templates
-            .iter()
-            .map(|(name, template)| (clean(name), render_or_say(template, &context)))
-            .collect()
-    };
-    event.labels = all(&rule.labels);
-    event.annotations = all(&rule.annotations);
-    event
-}
-
-/// Renders a template with a value and without one; the error is for the author of the rule.
-pub(super) fn try_template(template: &str, rule: &Rule) -> Result<(), String> {
-    for event in super::examples(rule) {
-        let context = context(&event, rule.baseline.is_some());
-        render(template, &context).map_err(|error| {
-            let reason = error.detail().unwrap_or_default();
-            let when = match event.value {
-                Some(_) => "",
-                None => " (for a group that has no value any more)",
-            };
-            let kind = error.kind();
-            let separator = if reason.is_empty() { "" } else { ": " };
-            clean(&format!("{kind}{separator}{reason}{when}"))
-        })?;
-    }
-    Ok(())
-}
-
-/// Alerting goes on when a template fails on values nobody thought of.
-fn render_or_say(template: &str, context: &Value) -> String {
-    match render(template, context) {
-        Ok(text) => clean_to(&text, MAX_RENDERED_CHARS),
-        Err(error) => clean(&format!("template failed: {}", error.kind())),
-    }
-}
-
-fn render(template: &str, context: &Value) -> Result<String, minijinja::Error> {
-    let mut environment = Environment::empty();
-    environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    environment.set_fuel(Some(MAX_TEMPLATE_FUEL));
-    environment.add_filter("pct", |value: &Value| filtered(value, "ratio"));
-    environment.add_filter("ms", |value: &Value| filtered(value, "ms"));
-    environment.render_str(template, context)
-}
-
-/// A number in words, and `no data` for none; an unknown field is an error here too.
-fn filtered(value: &Value, unit: &str) -> Result<String, minijinja::Error> {
-    if value.is_undefined() {
-        return Err(minijinja::ErrorKind::UndefinedError.into());
-    }
-    if value.is_none() {
-        return Ok("no data".to_owned());
-    }
-    Ok(quantity(f64::try_from(value.clone())?, Some(unit)))
-}
-
-fn context(event: &Transition, has_baseline: bool) -> Value {
-    let shown = |value: &Option<String>| value.as_deref().map_or("unknown".to_owned(), clean);
-    let dims: BTreeMap<String, Value> = event
-        .dims
-        .iter()
-        .map(|(name, value)| (name.clone(), Value::from(shown(value))))
-        .collect();
-    let mut fields = dims.clone();
-    let baseline = event.baseline.as_ref().map(|baseline| baseline.value);
-    let diff = event.value.zip(baseline).map(|(value, of)| value - of);
-    let known = [
-        ("alert", Value::from(event.alert.as_str())),
-        ("uid", Value::from(event.rule_uid.as_str())),
-        ("severity", Value::from(event.severity.as_str())),
-        ("status", Value::from(event.status.as_str())),
-        ("value", Value::from(event.value)),
-        ("samples", Value::from(event.samples.round() as i64)),
-        ("threshold", Value::from(event.threshold.value)),
-        ("window_start", Value::from(time(event.window_start_ms))),
-        ("window_end", Value::from(time(event.window_end_ms))),
-        ("starts_at", Value::from(time(event.starts_at_ms))),
-        ("dims", Value::from_pairs(dims)),
-    ];
-    fields.extend(known.map(|(name, value)| (name.to_owned(), value)));
-    if has_baseline {
-        let known = [
-            ("baseline", Value::from(baseline)),
-            ("ratio", Value::from(event.ratio_to_baseline)),
-            ("diff", Value::from(diff)),
-        ];
-        fields.extend(known.map(|(name, value)| (name.to_owned(), value)));
-    }
-    Value::from_pairs(fields)
-}
-
 // ------------------------------------------------------------------ small texts
 
 /// A text from the outside made harmless: one line, no control or bidi characters, 128 characters.
@@ -417,7 +479,7 @@ pub fn clean(text: &str) -> String {
     clean_to(text, MAX_VALUE_CHARS)
 }
 
-fn clean_to(text: &str, max_chars: usize) -> String {
+pub(super) fn clean_to(text: &str, max_chars: usize) -> String {
     text.chars().filter(|c| !is_treacherous(*c)).take(max_chars).collect()
 }
 
@@ -467,202 +529,4 @@ pub(super) fn duration(length_ms: i64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::tests::{HASH, States, T0, row, seed_rule};
-    use super::super::{MinuteRow, close_removed, evaluate};
-    use super::*;
-
-    const PRODUCER: Producer = Producer {
-        env: "test",
-        version: "0.1.0",
-    };
-
-    /// The playback error alert of one group, walked to firing and, with no more rows, to resolved.
-    fn life(device: &str, app: &str) -> Vec<Transition> {
-        let rule = seed_rule("playback-error-share");
-        let mut states = States::new();
-        let mut all = Vec::new();
-        for minute in 0..9 {
-            let end_ms = T0 + minute * MINUTE_MS;
-            let rows = [row(T0, &[device, app], 101.0, 1_234.0)];
-            let (events, after) = evaluate(&rule, end_ms, &rows, &[], &states, HASH);
-            states = after;
-            all.extend(events);
-        }
-        all
-    }
-
-    fn firing() -> Transition {
-        let mut event = life("tv", "main").remove(1);
-        let version = TableVersion {
-            table: "gold.errors_1m".to_owned(),
-            version: 48,
-        };
-        event.stamp(T0 + 3 * MINUTE_MS + 120, vec![version]);
-        event
-    }
-
-    #[test]
-    fn the_json_is_this_and_nothing_else() {
-        let expected = concat!(
-            r#"{"schema":"playhead.alert/1","event_id":"9501a8b83c30af850d905517dabc3329","fingerprint":"7bd8081cf25321ed","#,
-            r#""episode_id":"7bd8081cf25321ed@2026-11-01T20:10:00Z","seq":1,"status":"firing","#,
-            r#""reason":"threshold","rule":{"uid":"playback-error-share","#,
-            r#""alert":"PlaybackErrorShare","rules_hash":"sha256:00","owner":"team-player"},"#,
-            r#""severity":"critical","env":"test","#,
-            r#""dims":{"app_name":"main","device_type":"tv"},"labels":{"kind":"playback"},"#,
-            r#""annotations":{"summary":"8.2 % of 1234 clients of main on tv report playback errors"},"#,
-            r#""value":0.0818476499,"unit":"ratio","baseline":null,"ratio_to_baseline":null,"#,
-            r#""threshold":{"test":"value","op":">","value":0.05},"samples":1234,"#,
-            r#""window":{"start":"2026-11-01T20:07:00Z","end":"2026-11-01T20:12:00Z"},"#,
-            r#""starts_at":"2026-11-01T20:10:00Z","ends_at":null,"#,
-            r#""evaluated_at":"2026-11-01T20:13:00.120Z","expires_at":"2026-11-01T20:18:00.120Z","#,
-            r#""stale":false,"links":{},"lineage":[{"table":"gold.errors_1m","version":48}],"#,
-            r#""producer":{"name":"playhead","version":"0.1.0"}}"#,
-        );
-        assert_eq!(json(&firing(), PRODUCER), expected);
-        assert_eq!(json(&firing(), PRODUCER), json(&firing(), PRODUCER));
-    }
-
-    #[test]
-    fn the_bytes_are_the_same_after_the_transition_was_stored() {
-        let stored = serde_json::to_string(&firing()).unwrap();
-        let read: Transition = serde_json::from_str(&stored).unwrap();
-        assert_eq!(json(&read, PRODUCER), json(&firing(), PRODUCER));
-    }
-
-    #[test]
-    fn the_attributes_are_eight() {
-        let event = firing();
-        let names = attributes(&event, PRODUCER).map(|(name, _)| name);
-        assert_eq!(
-            names,
-            [
-                "event_id",
-                "fingerprint",
-                "rule_uid",
-                "status",
-                "severity",
-                "env",
-                "schema",
-                "stale"
-            ]
-        );
-        assert!(attributes(&event, PRODUCER).iter().all(|(_, value)| !value.is_empty()));
-    }
-
-    #[test]
-    fn a_late_evaluation_is_stale() {
-        let mut event = firing();
-        event.stamp(event.window_end_ms + STALE_AFTER_MS, Vec::new());
-        assert!(!is_stale(&event));
-        event.stamp(event.window_end_ms + STALE_AFTER_MS + 1, Vec::new());
-        assert!(json(&event, PRODUCER).contains(r#""stale":true"#));
-        assert_eq!(attributes(&event, PRODUCER)[7].1, "true");
-    }
-
-    #[test]
-    fn people_get_one_line() {
-        let lines: Vec<String> = life("tv", "main").iter().map(human).collect();
-        assert_eq!(
-            lines,
-            [
-                "PENDING critical PlaybackErrorShare device_type=tv app_name=main: 8.2 % of 1,234 \
-                 clients (threshold 5 %), since 20:10Z",
-                "FIRING critical PlaybackErrorShare device_type=tv app_name=main: 8.2 % of 1,234 \
-                 clients (threshold 5 %), since 20:10Z",
-                "RESOLVED critical PlaybackErrorShare device_type=tv app_name=main: no more rows \
-                 of this group (threshold 5 %), lasted 5m",
-            ]
-        );
-    }
-
-    #[test]
-    fn a_line_names_the_baseline() {
-        let rule = seed_rule("isp-rebuffering-peers");
-        let rows: Vec<MinuteRow> = [("a", 4_200.0), ("b", 1_500.0), ("c", 1_500.0), ("d", 1_500.0)]
-            .iter()
-            .map(|(isp, stall_ms)| MinuteRow {
-                samples: 2_345.0,
-                ..row(T0, &[isp, "ES"], *stall_ms, 100_000.0)
-            })
-            .collect();
-        let (events, _) = evaluate(&rule, T0, &rows, &[], &States::new(), HASH);
-        assert_eq!(
-            human(&events[0]),
-            "PENDING warning IspRebufferingAbovePeers isp=a country=ES: 4.2 % over 2,345 active \
-             sessions, 180 % above baseline 1.5 % (threshold 50 %), since 20:10Z"
-        );
-        assert_eq!(
-            events[0].annotations["summary"],
-            "a (ES) rebuffers 4.2 % of the time, its peers 1.5 %"
-        );
-    }
-
-    #[test]
-    fn the_end_of_a_removed_rule_is_told() {
-        let state = super::super::fold(&[firing()]);
-        let (events, _) = close_removed(&[], T0 + 24 * 60 * MINUTE_MS, &state, HASH);
-        assert!(human(&events[0]).ends_with(": the rule was changed or removed (threshold 5 %), lasted 1d"));
-    }
-
-    #[test]
-    fn a_start_on_another_day_has_its_date() {
-        let mut event = firing();
-        event.starts_at_ms -= 24 * 60 * MINUTE_MS;
-        assert!(human(&event).ends_with("since 2026-10-31T20:10Z"));
-    }
-
-    #[test]
-    fn values_from_outside_are_made_harmless() {
-        let evil = format!("\u{1b}[31m{{{{ value }}}}\r\n\u{202e}\"{}", "é".repeat(300));
-        let events = life(&evil, "main");
-        let body: serde_json::Value = serde_json::from_str(&json(&events[1], PRODUCER)).unwrap();
-        let dim = body["dims"]["device_type"].as_str().unwrap();
-        assert!(dim.starts_with("[31m{{ value }}\"éé"), "{dim}");
-        assert_eq!(dim.chars().count(), MAX_VALUE_CHARS);
-        let summary = body["annotations"]["summary"].as_str().unwrap();
-        assert!(summary.contains("[31m{{ value }}\"éé"), "{summary}");
-        assert!(!human(&events[1]).contains(char::is_control));
-        assert_eq!(subject(&events[1]), "FIRING critical PlaybackErrorShare");
-        assert_ne!(events[1].fingerprint, life("tv", "main")[1].fingerprint);
-    }
-
-    #[test]
-    fn an_unknown_value_is_null_for_machines_and_unknown_for_people() {
-        let rule = seed_rule("playback-error-share");
-        let mut nameless = row(T0, &["tv", "main"], 500.0, 1_000.0);
-        nameless.dims[1] = None;
-        let (events, _) = evaluate(&rule, T0, &[nameless], &[], &States::new(), HASH);
-        assert!(json(&events[0], PRODUCER).contains(r#""app_name":null"#));
-        assert!(human(&events[0]).contains(" app_name=unknown:"));
-    }
-
-    #[test]
-    fn numbers_are_short() {
-        let cases = [
-            (0.0, "0"),
-            (0.000_04, "0.00004"),
-            (0.034, "0.03"),
-            (5.0, "5"),
-            (8.18, "8.2"),
-            (212.4, "212.4"),
-            (-12.0, "-12"),
-            (999.96, "1,000"),
-            (1_234.0, "1,234"),
-            (1_234_567.8, "1,234,568"),
-            (f64::INFINITY, "no data"),
-        ];
-        for (value, expected) in cases {
-            assert_eq!(figure(value), expected);
-        }
-    }
-
-    #[test]
-    fn lengths_of_time_have_one_unit() {
-        let cases = [(0, "0s"), (90_000, "90s"), (300_000, "5m"), (7_200_000, "2h")];
-        for (length_ms, expected) in cases {
-            assert_eq!(duration(length_ms), expected);
-        }
-    }
-}
+mod tests;

@@ -1,26 +1,40 @@
-//! Alert rules: what a checked rule is, and the queries it asks of the lake.
+//! Alert rules: what a checked rule is.
 //!
 //! Stands before `alert::evaluate`: files in, a `RuleSet` or every complaint out. It reads no file,
 //! no environment and no table; text, variables and columns are handed in. A text becomes nodes with
-//! places (`yaml`), nodes become rules or complaints (`read`, after the keys of `schema`).
+//! places (`yaml`), nodes become rules or complaints (`read`, after the keys of `schema`); `query` is
+//! what a rule asks of the lake.
 //!
 //! Invariant: a `Rule` comes only from `parse_rules`, so what is evaluated has been checked.
 //! Invariant: a value of a rule is in a query only as a checked expression or as a quoted name.
 
+mod calendar;
 mod complaint;
+mod editor;
 mod expression;
+mod metric;
+mod query;
 mod read;
 mod schema;
-mod yaml;
+mod silence;
+pub(super) mod yaml;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DAY_MS, MINUTE_MS, message};
-
+pub use super::target::Target;
+pub use calendar::Calendar;
 pub use complaint::Complaint;
+pub use editor::{rule_schema, silence_schema};
 pub use read::parse_rules;
+pub use silence::{Inhibition, Matchers, Pattern, Silence, silence_yaml};
+
+pub(super) use silence::attribute;
+
+pub(super) use complaint::did_you_mean;
+pub(super) use query::slot_of;
+pub(super) use read::parse_duration_ms;
 
 /// What the rules may read. Implemented over the lake's tables.
 pub trait Catalogue {
@@ -35,20 +49,13 @@ pub struct RuleSet {
     /// The enabled rules, in order of file name and place.
     pub rules: Vec<Rule>,
     pub targets: BTreeMap<String, Target>,
-    /// `sha256:` and 64 hex digits over the texts in order of file name, each after its length.
+    /// In order of file name and place.
+    pub inhibitions: Vec<Inhibition>,
+    /// In order of file name and place.
+    pub silences: Vec<Silence>,
+    /// `sha256:` and 64 hex digits over the texts in order of file name, each after its length. A
+    /// file that holds silences alone is left out: who is told is no part of what is judged.
     pub hash: String,
-}
-
-/// Where messages go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
-    Stdout,
-    Sns {
-        topic_arn: String,
-        endpoint_url: Option<String>,
-        /// The topic's own region unless `region` says otherwise.
-        region: String,
-    },
 }
 
 /// How bad it is. Later is worse.
@@ -61,8 +68,6 @@ pub enum Severity {
 }
 
 impl Severity {
-    pub(super) const ALL: [Severity; 3] = [Severity::Info, Severity::Warning, Severity::Critical];
-
     pub fn as_str(self) -> &'static str {
         match self {
             Severity::Info => "info",
@@ -72,23 +77,60 @@ impl Severity {
     }
 }
 
-/// What the rule looks at; each text is an SQL expression over columns, summed.
+/// An SQL text that adds up over rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Measure {
-    Ratio { num: String, den: String },
-    Mean { sum: String, count: String },
+pub(super) enum Sum {
+    /// An expression over columns, to be summed.
+    Of(String),
+    /// An aggregate expression, as the metric table has it.
+    Aggregate(String),
 }
 
-impl Measure {
-    pub(super) fn parts(&self) -> (&str, &str) {
+impl Sum {
+    pub(super) fn sql(&self) -> String {
         match self {
-            Measure::Ratio { num, den } => (num, den),
-            Measure::Mean { sum, count } => (sum, count),
+            Sum::Of(expression) => format!("sum({expression})"),
+            Sum::Aggregate(expression) => expression.clone(),
         }
     }
 
-    pub(super) fn is_ratio(&self) -> bool {
-        matches!(self, Measure::Ratio { .. })
+    /// The column that is summed, where it is one.
+    pub(super) fn column(&self) -> Option<&str> {
+        let text = match self {
+            Sum::Of(text) => text.as_str(),
+            Sum::Aggregate(text) => text.strip_prefix("sum(")?.strip_suffix(')')?,
+        };
+        let is_name = !text.is_empty() && text.chars().all(|c| c == '_' || c.is_ascii_alphanumeric());
+        is_name.then_some(text)
+    }
+}
+
+/// What the rule looks at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Measure {
+    /// A share: both are sums, so minutes add up.
+    Ratio { num: Sum, den: Sum },
+    /// A mean: both are sums, so minutes add up.
+    Mean { sum: Sum, count: Sum },
+    /// An aggregate expression over the whole window: a percentile, a peak, a rate.
+    Whole { value: String, is_share: bool },
+    /// A query that gives `window_end`, the dimensions, `value` and `samples`.
+    Query { text: String },
+}
+
+impl Measure {
+    /// Numerator and denominator of what adds up.
+    pub(super) fn parts(&self) -> Option<(&Sum, &Sum)> {
+        match self {
+            Measure::Ratio { num, den } => Some((num, den)),
+            Measure::Mean { sum, count } => Some((sum, count)),
+            Measure::Whole { .. } | Measure::Query { .. } => None,
+        }
+    }
+
+    /// True for what a threshold is written for as a share.
+    pub(super) fn is_share(&self) -> bool {
+        matches!(self, Measure::Ratio { .. } | Measure::Whole { is_share: true, .. })
     }
 }
 
@@ -103,27 +145,76 @@ pub(super) enum Confidence {
     Normal { z: f64 },
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Baseline {
-    SameSlot {
-        slot_ms: i64,
-        lookback_days: i64,
-        min_history_days: i64,
+    History(History),
+    Peers(Peers),
+    Fixed { value: f64 },
+}
+
+/// A baseline from slots of earlier time.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct History {
+    pub(super) shape: Shape,
+    pub(super) slot_ms: i64,
+    /// In days, weeks or slots, as the shape has it.
+    pub(super) lookback: i64,
+    /// Fewer days, weeks or slots with a value than this are no baseline.
+    pub(super) min_history: i64,
+    pub(super) stat: Stat,
+    /// Slots in which the group's own alert was firing are no history.
+    pub(super) exclude_firing: bool,
+    /// Slots that begin in one of these are no history.
+    pub(super) exclude_days: Vec<Calendar>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Shape {
+    SameSlot,
+    SameSlotWeekly,
+    Trailing,
+    /// In slots.
+    Ewma {
+        half_life: f64,
     },
-    Peers {
-        /// Index into `group_by`.
-        over: usize,
-        /// Indexes into `group_by`.
-        within: Vec<usize>,
-        min_peers: usize,
-    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stat {
+    Mean,
+    Median,
+}
+
+/// A baseline from the siblings in the same window.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Peers {
+    /// Index into `group_by`.
+    pub(super) over: usize,
+    /// Indexes into `group_by`.
+    pub(super) within: Vec<usize>,
+    pub(super) min_peers: usize,
+    pub(super) leave_one_out: bool,
+    pub(super) weight: PeerWeight,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PeerWeight {
+    Denominator,
+    Samples,
+    Equal,
 }
 
 impl Baseline {
     pub(super) fn kind(&self) -> &'static str {
         match self {
-            Baseline::SameSlot { .. } => "same_slot",
-            Baseline::Peers { .. } => "peers",
+            Baseline::Peers(_) => "peers",
+            Baseline::Fixed { .. } => "fixed",
+            Baseline::History(history) => match history.shape {
+                Shape::SameSlot => "same_slot",
+                Shape::SameSlotWeekly => "same_slot_weekly",
+                Shape::Trailing => "trailing",
+                Shape::Ewma { .. } => "ewma",
+            },
         }
     }
 }
@@ -137,6 +228,8 @@ pub enum Test {
     RatioToBaseline,
     /// value - baseline.
     DiffToBaseline,
+    /// (value - baseline) / spread of the baseline.
+    Zscore,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -175,6 +268,92 @@ pub struct Condition {
     pub value: f64,
 }
 
+/// When what fires may end.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(super) struct Clear {
+    /// For the test of the condition; the condition's own where there is none.
+    pub(super) threshold: Option<f64>,
+    pub(super) hold_ms: i64,
+}
+
+/// How many must be hit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct MinImpacted {
+    pub(super) count: f64,
+    /// Of the samples, 0 to 1.
+    pub(super) share: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NoData {
+    pub(super) state: NoDataState,
+    pub(super) after_ms: i64,
+}
+
+/// What the absence of rows means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoDataState {
+    /// All is well: alerts end at once.
+    Ok,
+    /// Firing alerts wait for `after`, then end.
+    Keep,
+    /// As `Keep`, and a window without any row is an alert of its own after `after`.
+    Alert,
+}
+
+/// What a failed query means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ErrorState {
+    Ok,
+    Keep,
+    Alert,
+}
+
+/// What becomes of a window that changes after it was judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OnLate {
+    Amend,
+    Ignore,
+}
+
+/// Where the cause of an alert is looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explain {
+    /// Columns of the table.
+    pub dims: Vec<String>,
+    /// Dimensions that one cause may combine.
+    pub max_depth: usize,
+    /// Causes to name.
+    pub top: usize,
+}
+
+/// Who is told, when and how often.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Notify {
+    /// In order, each once.
+    pub targets: Vec<String>,
+    /// Alerts that agree in these may be told together: dimensions, `severity`, `alert`.
+    pub group_by: Vec<String>,
+    /// Timers of delivery, in wall-clock time.
+    pub group_wait_ms: i64,
+    pub group_interval_ms: i64,
+    /// A firing alert is told again after this much event time; never, where there is none.
+    pub repeat_interval_ms: Option<i64>,
+    pub send_resolved: bool,
+    /// Outside these hours nothing is sent; what fires still is told when they begin.
+    pub active: Option<Calendar>,
+}
+
+/// What a machine may do about an alert; the parameters are templates.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Playbook {
+    pub(super) playbook: String,
+    pub(super) params: BTreeMap<String, String>,
+    pub(super) limits: BTreeMap<String, serde_json::Value>,
+    pub(super) valid_for_ms: i64,
+    pub(super) dry_run: bool,
+}
+
 /// A checked rule. It has no constructor but `parse_rules`.
 #[derive(Debug, Clone)]
 pub struct Rule {
@@ -184,20 +363,38 @@ pub struct Rule {
     pub(super) runbook: Option<String>,
     pub(super) from: String,
     pub(super) measure: Measure,
-    pub(super) samples: String,
+    pub(super) unit: Option<String>,
+    pub(super) samples: Sum,
+    pub(super) impacted: Option<Sum>,
     pub(super) window_ms: i64,
+    pub(super) slide_ms: i64,
+    pub(super) lateness_ms: i64,
     pub(super) group_by: Vec<String>,
     pub(super) filter: Option<String>,
     pub(super) min_samples: f64,
+    pub(super) min_impacted: Option<MinImpacted>,
     pub(super) confidence: Confidence,
     pub(super) baseline: Option<Baseline>,
     pub(super) condition: Condition,
     pub(super) and: Vec<Condition>,
     pub(super) hold_ms: i64,
+    pub(super) clear: Option<Clear>,
+    pub(super) keep_firing_ms: i64,
+    pub(super) no_data: NoData,
+    pub(super) eval_error: ErrorState,
+    /// The mildest of the ladder, where there is one.
     pub(super) severity: Severity,
+    /// Thresholds of the condition's test, from the mildest to the worst.
+    pub(super) ladder: Vec<(f64, Severity)>,
     pub(super) labels: BTreeMap<String, String>,
     pub(super) annotations: BTreeMap<String, String>,
-    pub(super) targets: Vec<String>,
+    pub(super) links: BTreeMap<String, String>,
+    pub(super) explain: Option<Explain>,
+    pub(super) notify: Notify,
+    pub(super) remediation: Option<Playbook>,
+    pub(super) max_alerts: usize,
+    pub(super) on_late: OnLate,
+    pub(super) early: bool,
 }
 
 impl Rule {
@@ -209,7 +406,7 @@ impl Rule {
         &self.alert
     }
 
-    /// The gold table, as written.
+    /// The gold table, as written; empty for a rule whose value is a query of its own.
     pub fn from(&self) -> &str {
         &self.from
     }
@@ -222,92 +419,57 @@ impl Rule {
         self.window_ms
     }
 
+    /// How long after its end a window is judged.
+    pub fn lateness_ms(&self) -> i64 {
+        self.lateness_ms
+    }
+
     pub fn targets(&self) -> &[String] {
-        &self.targets
+        &self.notify.targets
     }
 
-    /// The query for the minute rows of [from, to): `window_start`, one text column a dimension in
-    /// the order of `group_by`, then `num`, `den`, `samples` as doubles.
-    pub fn sql(&self, from_ms: i64, to_ms: i64) -> String {
-        let dims = self.dims_sql();
-        let group = ordinals(1 + self.group_by.len());
-        format!(
-            "SELECT window_start, {dims}{} FROM {} WHERE {} GROUP BY {group}",
-            self.sums_sql(),
-            quoted(&self.from),
-            self.filter_sql(from_ms, to_ms),
-        )
+    pub fn notify(&self) -> &Notify {
+        &self.notify
     }
 
-    /// The query for the history that a `same_slot` baseline needs at this window end: `day` (days
-    /// since 1970-01-01), `slot` (number of the slot in its day), dimensions, `num`, `den`,
-    /// `samples`. None for a rule that needs no history. The text is the same all through a slot,
-    /// so its answer may be kept that long.
-    pub fn history_sql(&self, window_end_ms: i64) -> Option<String> {
-        let Some(Baseline::SameSlot {
-            slot_ms, lookback_days, ..
-        }) = self.baseline
-        else {
-            return None;
-        };
-        let (day, slot) = slot_of(window_end_ms, slot_ms);
-        let today_ms = day.saturating_mul(DAY_MS);
-        let first_ms = today_ms.saturating_sub(lookback_days * DAY_MS);
-        let epoch_s = "CAST(date_part('epoch', window_start) AS BIGINT)";
-        let slot_sql = format!("{epoch_s} % {} / {}", DAY_MS / 1_000, slot_ms / 1_000);
-        Some(format!(
-            "SELECT CAST({epoch_s} / {} AS INT) AS day, CAST({slot_sql} AS INT) AS slot, {}{} \
-             FROM {} WHERE {} AND {slot_sql} = {slot} GROUP BY {}",
-            DAY_MS / 1_000,
-            self.dims_sql(),
-            self.sums_sql(),
-            quoted(&self.from),
-            self.filter_sql(first_ms, today_ms),
-            ordinals(2 + self.group_by.len()),
-        ))
+    pub fn explain(&self) -> Option<&Explain> {
+        self.explain.as_ref()
     }
 
-    fn dims_sql(&self) -> String {
-        let cast = |dim: &String| format!("CAST({0} AS VARCHAR) AS {0}, ", quoted(dim));
-        self.group_by.iter().map(cast).collect()
+    /// True for a rule that is judged on the open window as well.
+    pub fn is_early(&self) -> bool {
+        self.early
     }
 
-    fn sums_sql(&self) -> String {
-        let (num, den) = self.measure.parts();
-        let sum = |expression: &str, name: &str| format!("CAST(sum({expression}) AS DOUBLE) AS {name}");
-        [sum(num, "num"), sum(den, "den"), sum(&self.samples, "samples")].join(", ")
+    /// True when windows that end here are judged: every `slide`.
+    pub fn is_due(&self, window_end_ms: i64) -> bool {
+        window_end_ms.rem_euclid(self.slide_ms) == 0
     }
 
-    fn filter_sql(&self, from_ms: i64, to_ms: i64) -> String {
-        let filter = match &self.filter {
-            Some(filter) => format!(" AND ({filter})"),
-            None => String::new(),
-        };
-        format!(
-            "window_start >= TIMESTAMP '{}' AND window_start < TIMESTAMP '{}'{filter}",
-            message::sql_time(from_ms),
-            message::sql_time(to_ms),
-        )
+    /// True for a rule that tells of windows without any row.
+    pub fn tells_no_data(&self) -> bool {
+        self.no_data.state == NoDataState::Alert
     }
 
-    /// The unit of the value: `ratio`, else by the name of the summed column.
-    pub(super) fn unit(&self) -> Option<&'static str> {
-        let Measure::Mean { sum, .. } = &self.measure else {
-            return Some("ratio");
-        };
-        let name = sum.strip_suffix("_sum").unwrap_or(sum);
-        ["ms", "bps", "kbps", "bytes"]
-            .into_iter()
-            .find(|unit| name.ends_with(&format!("_{unit}")))
+    /// True where a window that late data change is judged again (`late::amend`).
+    pub fn is_amended(&self) -> bool {
+        self.on_late == OnLate::Amend
     }
 
     /// What one sample is, in words: the column it is counted in, or `samples`.
     pub(super) fn samples_of(&self) -> String {
-        let is_name = self.samples.chars().all(|c| c == '_' || c.is_ascii_alphanumeric());
-        if is_name && !self.samples.ends_with("_count") {
-            return self.samples.replace('_', " ");
+        match self.samples.column() {
+            Some(name) if !name.ends_with("_count") => name.replace('_', " "),
+            _ => "samples".to_owned(),
         }
-        "samples".to_owned()
+    }
+
+    /// True when a sample is what the denominator of a ratio counts.
+    pub(super) fn is_share_of_samples(&self) -> bool {
+        match &self.measure {
+            Measure::Ratio { den, .. } => den.sql() == self.samples.sql(),
+            _ => false,
+        }
     }
 
     pub(super) fn conditions(&self) -> impl Iterator<Item = &Condition> {
@@ -315,28 +477,10 @@ impl Rule {
     }
 }
 
-/// Day since 1970-01-01 and slot of the day that hold the last minute of a window.
-pub(super) fn slot_of(window_end_ms: i64, slot_ms: i64) -> (i64, i64) {
-    let last_minute_ms = window_end_ms.saturating_sub(MINUTE_MS);
-    let day = last_minute_ms.div_euclid(DAY_MS);
-    (day, last_minute_ms.rem_euclid(DAY_MS) / slot_ms)
-}
-
-fn ordinals(count: usize) -> String {
-    let numbers: Vec<String> = (1..=count).map(|n| n.to_string()).collect();
-    numbers.join(", ")
-}
-
-/// `gold.cdn_1m` as `"gold"."cdn_1m"`.
-fn quoted(name: &str) -> String {
-    let quote = |part: &str| format!("\"{}\"", part.replace('"', "\"\""));
-    name.split('.').map(quote).collect::<Vec<_>>().join(".")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::alert::tests::{Gold, seed_rule};
+    use crate::alert::fixture::Gold;
 
     pub(super) const RULES: &str = r#"version: 1
 targets:
@@ -383,58 +527,5 @@ groups:
             Ok(set) => set.rules[0].clone(),
             Err(complaints) => panic!("{}", texts(&complaints)),
         }
-    }
-
-    #[test]
-    fn the_query_quotes_names_and_wraps_the_filter() {
-        let rule = parsed(
-            "min_samples: 500",
-            "min_samples: 500\n        where: \"app_name = 'x' OR app_name = 'y'\"",
-        );
-        assert_eq!(
-            rule.sql(1_793_563_740_000, 1_793_564_040_000),
-            "SELECT window_start, CAST(\"device_type\" AS VARCHAR) AS \"device_type\", \
-             CAST(\"app_name\" AS VARCHAR) AS \"app_name\", \
-             CAST(sum(clients_with_errors) AS DOUBLE) AS num, CAST(sum(clients) AS DOUBLE) AS den, \
-             CAST(sum(clients) AS DOUBLE) AS samples FROM \"gold\".\"errors_1m\" \
-             WHERE window_start >= TIMESTAMP '2026-11-01 20:09:00' \
-             AND window_start < TIMESTAMP '2026-11-01 20:14:00' \
-             AND (app_name = 'x' OR app_name = 'y') GROUP BY 1, 2, 3"
-        );
-        assert_eq!(rule.history_sql(1_793_564_040_000), None);
-    }
-
-    #[test]
-    fn the_history_query_reads_the_slot_of_earlier_days_only() {
-        let rule = seed_rule("cdn-latency-baseline");
-        let sql = rule.history_sql(1_793_564_040_000).unwrap();
-        assert_eq!(
-            sql,
-            "SELECT CAST(CAST(date_part('epoch', window_start) AS BIGINT) / 86400 AS INT) AS day, \
-             CAST(CAST(date_part('epoch', window_start) AS BIGINT) % 86400 / 3600 AS INT) AS slot, \
-             CAST(\"cdn\" AS VARCHAR) AS \"cdn\", CAST(\"country\" AS VARCHAR) AS \"country\", \
-             CAST(sum(ttfb_ms_sum) AS DOUBLE) AS num, CAST(sum(ttfb_count) AS DOUBLE) AS den, \
-             CAST(sum(ttfb_count) AS DOUBLE) AS samples FROM \"gold\".\"cdn_1m\" \
-             WHERE window_start >= TIMESTAMP '2026-10-25 00:00:00' \
-             AND window_start < TIMESTAMP '2026-11-01 00:00:00' \
-             AND CAST(date_part('epoch', window_start) AS BIGINT) % 86400 / 3600 = 20 \
-             GROUP BY 1, 2, 3, 4"
-        );
-        let at_the_end_of_the_slot = rule.history_sql(1_793_566_800_000).unwrap();
-        assert_eq!(sql, at_the_end_of_the_slot, "21:00 ends the slot of 20:00");
-    }
-
-    #[test]
-    fn quotes_in_names_cannot_break_out() {
-        assert_eq!(quoted("gold.a\"b"), "\"gold\".\"a\"\"b\"");
-    }
-
-    #[test]
-    fn slots_hold_the_last_minute_of_the_window() {
-        let hour = 60 * MINUTE_MS;
-        assert_eq!(slot_of(DAY_MS + hour, hour), (1, 0));
-        assert_eq!(slot_of(DAY_MS + hour + MINUTE_MS, hour), (1, 1));
-        assert_eq!(slot_of(DAY_MS, hour), (0, 23));
-        assert_eq!(slot_of(0, hour), (-1, 23));
     }
 }

@@ -73,14 +73,11 @@ pub async fn rules(config: &Config, specs: &[TableSpec]) -> Result<RuleSet, Comp
     let context = empty_gold(specs).await.map_err(|error| Complaints(vec![error.to_string()]))?;
     let mut complaints = Vec::new();
     for rule in &rules.rules {
-        let texts = [Some(rule.sql(0, 1)), rule.history_sql(0)];
-        for text in texts.into_iter().flatten() {
+        // One end that every slide has.
+        for text in rule.queries(&[0]).into_iter().chain(rule.history_sql(0)) {
             if let Err(error) = context.sql(&text).await {
-                complaints.push(format!(
-                    "rule `{}`: its expressions do not run on {}: {error}",
-                    rule.uid(),
-                    rule.from()
-                ));
+                let on = if rule.from().is_empty() { "gold" } else { rule.from() };
+                complaints.push(format!("rule `{}`: its expressions do not run on {on}: {error}", rule.uid()));
                 break;
             }
         }

@@ -114,6 +114,7 @@ async fn carry_on(config: &Config, house: &mut House, checked: Checked, stop: &m
     if ended.is_err() {
         // What still closes windows must not meet its successor; its own error says nothing new.
         let _ = following.parts.gold.settle().await;
+        following.parts.end_sending(Duration::ZERO).await;
         return ended;
     }
     following.finish().await
@@ -514,6 +515,7 @@ impl Following<'_> {
     async fn finish(mut self) -> anyhow::Result<()> {
         self.acknowledge(Task::Stop).await?;
         self.parts.gold.settle().await?;
+        self.parts.end_sending(Duration::ZERO).await;
         self.parts.ingest.save_caches().await;
         self.parts.lake.give_back().await;
         let totals: Counts = self.parts.ingest.totals();

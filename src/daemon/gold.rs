@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
 use crate::rollup::Rollup;
-use crate::watch::Watch;
+use crate::watch::{Reached, Watch};
 
 /// What closes and judges.
 pub struct Keeper {
@@ -25,7 +25,12 @@ impl Keeper {
     /// Returns how many minutes were closed.
     async fn close(&mut self, watermark_ms: Option<i64>, flush: bool) -> anyhow::Result<usize> {
         let closed = self.rollup.run(watermark_ms, flush).await?;
-        self.watch.run(&closed.minutes, self.clock.now_ms()).await?;
+        let reached = Reached {
+            watermark_ms,
+            closed_ms: self.rollup.closed_ms(watermark_ms),
+            is_end: flush,
+        };
+        self.watch.run(&closed.minutes, reached, self.clock.now_ms()).await?;
         Ok(closed.minute_count())
     }
 }

@@ -1,7 +1,7 @@
 //! `playhead ingest`: the given files to their end, once.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::reader::{Order, Reader, Task};
 use super::{Parts, check, identity, sources};
@@ -15,6 +15,9 @@ use crate::source::folders::FolderSource;
 
 /// Name of the given files among the sources.
 const FILES: &str = "files";
+
+/// A target that is not back after this long is told at the next start.
+const SENDING_MAX: Duration = Duration::from_secs(5);
 
 /// What came of an `ingest`.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -105,6 +108,7 @@ pub async fn ingest_once(
     }
     parts.ingest.close_due_sessions().await?;
     summary.gold_windows += parts.close_windows(true).await? as u64;
+    parts.end_sending(SENDING_MAX).await;
     summary.open_sessions = parts.ingest.open_sessions() as u64;
     if let Some(keeper) = parts.gold.at_rest() {
         summary.alerts_firing = keeper.watch.firing() as u64;

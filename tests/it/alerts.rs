@@ -26,7 +26,7 @@ const FIFO_TOPIC: &str = "arn:aws:sns:eu-west-1:123456789012:playhead-test.fifo"
 
 /// A shipped rule file with some of its words replaced; a word that is not there fails the test.
 #[track_caller]
-fn shipped(name: &str, replaced: &[(&str, &str)]) -> String {
+pub fn shipped(name: &str, replaced: &[(&str, &str)]) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("alerts").join(name);
     let mut text = std::fs::read_to_string(path).expect("the rule is shipped");
     for (old, new) in replaced {
@@ -54,7 +54,7 @@ fn error_rule_to_sns() -> String {
 
 /// Twenty minutes of attempts on a TV and on the web, forty viewers a minute each. From minute 8 to
 /// minute 12, three in ten of those on a TV end with a fatal error.
-fn outage() -> String {
+pub fn outage() -> String {
     let mut text = String::new();
     for minute in 0..20 {
         for (app, device) in [("Example TV", "tv"), ("Example Web", "desktop")] {

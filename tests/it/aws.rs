@@ -3,6 +3,7 @@
 //!
 //! Invariant: a request that is refused fails the test; nothing is sent twice.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -294,6 +295,127 @@ impl Queue {
         let answer = http_client::post(self.address, "/", &headers, body.to_string());
         assert_eq!(answer.status, 200, "{action}: {answer:?}");
         answer.json()
+    }
+}
+
+// ---- SNS ----
+
+/// A topic of moto; a name that ends in `.fifo` makes it, and its queues, FIFO.
+pub struct Topic {
+    address: SocketAddr,
+    name: String,
+}
+
+/// A message as a queue behind a topic has it.
+#[derive(Debug, Clone)]
+pub struct Received {
+    pub body: String,
+    /// Attributes by name, all texts.
+    pub attributes: BTreeMap<String, String>,
+    /// Of a FIFO queue: the group.
+    pub group: Option<String>,
+}
+
+impl Topic {
+    #[track_caller]
+    pub fn create(service: &Service, name: &str) -> Topic {
+        let topic = Topic {
+            address: socket_address(service),
+            name: name.to_string(),
+        };
+        let mut fields = vec![("Name", name)];
+        if topic.is_fifo() {
+            fields.extend([("Attributes.entry.1.key", "FifoTopic"), ("Attributes.entry.1.value", "true")]);
+        }
+        topic.call("CreateTopic", &fields);
+        topic
+    }
+
+    pub fn arn(&self) -> String {
+        format!("arn:aws:sns:{REGION}:{ACCOUNT}:{}", self.name)
+    }
+
+    fn is_fifo(&self) -> bool {
+        self.name.ends_with(".fifo")
+    }
+
+    /// A queue that gets the messages whose attributes pass the filter, as they were sent (raw).
+    #[track_caller]
+    pub fn queue(&self, name: &str, filter: Option<Value>) -> Queue {
+        let queue = Queue {
+            address: self.address,
+            name: name.to_string(),
+        };
+        let attributes = if self.is_fifo() { json!({"FifoQueue": "true"}) } else { json!({}) };
+        queue.call("CreateQueue", &json!({"QueueName": name, "Attributes": attributes}));
+        let (arn, endpoint) = (self.arn(), format!("arn:aws:sqs:{REGION}:{ACCOUNT}:{name}"));
+        let filter = filter.map(|filter| filter.to_string());
+        let mut fields = vec![
+            ("TopicArn", arn.as_str()),
+            ("Protocol", "sqs"),
+            ("Endpoint", endpoint.as_str()),
+            ("Attributes.entry.1.key", "RawMessageDelivery"),
+            ("Attributes.entry.1.value", "true"),
+        ];
+        if let Some(filter) = &filter {
+            fields.extend([
+                ("Attributes.entry.2.key", "FilterPolicy"),
+                ("Attributes.entry.2.value", filter.as_str()),
+            ]);
+        }
+        self.call("Subscribe", &fields);
+        queue
+    }
+
+    #[track_caller]
+    fn call(&self, action: &str, fields: &[(&str, &str)]) {
+        let mut form = format!("Action={action}&Version=2010-03-31");
+        for (name, value) in fields {
+            let value = percent_encoding::utf8_percent_encode(value, percent_encoding::NON_ALPHANUMERIC);
+            form.push_str(&format!("&{name}={value}"));
+        }
+        let headers = [
+            ("content-type", "application/x-www-form-urlencoded"),
+            ("authorization", &signature("sns")),
+        ];
+        let answer = http_client::post(self.address, "/", &headers, form);
+        assert_eq!(answer.status, 200, "{action}: {answer:?}");
+    }
+}
+
+impl Queue {
+    /// Every message that is there, in the order of the queue; they are deleted.
+    #[track_caller]
+    pub fn take_all(&self) -> Vec<Received> {
+        let mut taken = Vec::new();
+        loop {
+            let answer = self.call(
+                "ReceiveMessage",
+                &json!({"QueueUrl": self.url(), "MaxNumberOfMessages": 10, "MessageAttributeNames": ["All"], "AttributeNames": ["All"]}),
+            );
+            let Some(messages) = answer["Messages"].as_array().filter(|messages| !messages.is_empty()) else {
+                return taken;
+            };
+            for message in messages {
+                taken.push(received(message));
+                self.call(
+                    "DeleteMessage",
+                    &json!({"QueueUrl": self.url(), "ReceiptHandle": message["ReceiptHandle"]}),
+                );
+            }
+        }
+    }
+}
+
+fn received(message: &Value) -> Received {
+    let text = |value: &Value| value.as_str().map(str::to_string);
+    let attributes = message["MessageAttributes"].as_object().into_iter().flatten();
+    Received {
+        body: text(&message["Body"]).expect("a message has a body"),
+        attributes: attributes
+            .filter_map(|(name, value)| Some((name.clone(), text(&value["StringValue"])?)))
+            .collect(),
+        group: text(&message["Attributes"]["MessageGroupId"]),
     }
 }
 

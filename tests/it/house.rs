@@ -45,6 +45,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("session", Layer::Rules),
     ("watermark", Layer::Rules),
     ("alert", Layer::Rules),
+    ("publish", Layer::Rules),
     ("event", Layer::Words),
     ("metric", Layer::Words),
     ("sketch", Layer::Words),

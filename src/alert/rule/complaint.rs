@@ -54,7 +54,7 @@ pub(super) fn listed(names: &[&str]) -> String {
 }
 
 /// The nearest name, as a question, if it is near enough to be a slip.
-pub(super) fn did_you_mean<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<String> {
+pub(in crate::alert) fn did_you_mean<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<String> {
     let allowed = (name.chars().count() / 3).max(1);
     known
         .map(|candidate| (edit_distance(name, candidate), candidate))

@@ -7,21 +7,27 @@
 //! Invariant: the same files in any order give the same set and the same hash.
 //! Invariant: each part of a rule is read, and complained about, whatever the others are.
 
+mod baseline;
+mod columns;
 mod condition;
 mod field;
 mod measure;
+mod samples;
+mod silence;
 mod target;
 mod template;
+mod timing;
 
 use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
-use super::schema::{DEFAULTS, GROUP, RULE, TOP};
+use super::schema::{DEFAULTS, EXPLAIN, GROUP, RULE, TOP};
 use super::yaml::{self, Node};
-use super::{Catalogue, Complaint, Confidence, Rule, RuleSet, Severity, Target};
-use crate::alert::{DAY_MS, MINUTE_MS};
+use super::{Calendar, Catalogue, Complaint, Explain, Inhibition, Rule, RuleSet, Severity, Silence, Target};
 use field::{Entry, Fields, Place};
+
+pub(in crate::alert) use field::parse_duration_ms;
 
 /// Each rule is one query a minute.
 const MAX_RULES: usize = 1_000;
@@ -29,17 +35,22 @@ const MAX_RULES: usize = 1_000;
 const MAX_COMPLAINTS: usize = 200;
 /// Names become part of subjects, which must stay under 100 characters.
 const MAX_NAME_CHARS: usize = 64;
-/// A window is read again every minute; a day is 1,440 rows a group.
-const MAX_WINDOW_MS: i64 = DAY_MS;
-/// Longer than this an alert is a report.
-const MAX_HOLD_MS: i64 = 7 * DAY_MS;
+/// Dimensions that a cause may combine; the search grows with their combinations.
+const MAX_DEPTH: i64 = 4;
+/// Causes that a message names.
+const MAX_CAUSES: i64 = 10;
 
-const DEFAULT_WINDOW_MS: i64 = 5 * MINUTE_MS;
+const DEFAULT_DEPTH: usize = 3;
+const DEFAULT_CAUSES: usize = 3;
+
+/// The target of rules where no file names any.
+const CONSOLE: &str = "console";
 
 /// Reads every rule file. `files` are (name, text); `lookup_env` answers `${NAME}` in targets.
 ///
-/// Targets are shared by all files; `defaults` hold for their own file. A rule with
-/// `enabled: false` is checked and left out.
+/// Targets, calendars, inhibitions and silences are shared by all files; `defaults` hold for their
+/// own file. A rule with `enabled: false` is checked and left out. Where no file has `targets`, the
+/// terminal is one, under the name `console`.
 pub fn parse_rules(
     files: &[(String, String)],
     catalogue: &dyn Catalogue,
@@ -51,8 +62,11 @@ pub fn parse_rules(
         catalogue,
         lookup_env,
         targets: BTreeMap::new(),
+        calendars: BTreeMap::new(),
         names: BTreeMap::new(),
         rules: Vec::new(),
+        inhibitions: Vec::new(),
+        silences: Vec::new(),
         complaints: Vec::new(),
     };
     let mut documents = Vec::new();
@@ -67,28 +81,52 @@ pub fn parse_rules(
         let mut file = FileReader { name, text, set: &mut set };
         if let Some(top) = file.top(Entry::new(document, String::new())) {
             file.targets(&top);
+            file.calendars(&top);
             opened.push((name, text, top));
         }
     }
+    if opened.iter().all(|(_, _, top)| top.get("targets").is_none()) {
+        set.targets.insert(CONSOLE.to_owned(), Target::Stdout);
+    }
     for (name, text, top) in &opened {
-        FileReader { name, text, set: &mut set }.groups(top);
+        let mut file = FileReader { name, text, set: &mut set };
+        file.rules_of(top);
+        file.inhibitions(top);
+        file.silences(top);
     }
     if !set.complaints.is_empty() {
-        set.complaints
-            .sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
-        set.complaints.truncate(MAX_COMPLAINTS);
-        return Err(set.complaints);
+        return Err(in_order(set.complaints));
     }
+    let judged = opened.iter().filter(|(_, _, top)| !is_of_silences(top));
     Ok(RuleSet {
         rules: set.rules,
         targets: set.targets,
-        hash: hash_of(&files),
+        inhibitions: set.inhibitions,
+        silences: set.silences,
+        hash: hash_of(judged.map(|(_, text, _)| text.as_str())),
     })
 }
 
-fn hash_of(files: &[&(String, String)]) -> String {
+/// Each once: a fault in `defaults` is found again by each rule that has it from there.
+fn in_order(mut complaints: Vec<Complaint>) -> Vec<Complaint> {
+    complaints.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
+    complaints.dedup();
+    complaints.truncate(MAX_COMPLAINTS);
+    complaints
+}
+
+/// True for a file that says who is not to be told, and nothing about what is judged.
+fn is_of_silences(top: &Fields) -> bool {
+    let names = TOP.names();
+    let has_others = names
+        .iter()
+        .any(|name| !matches!(*name, "version" | "silences") && top.get(name).is_some());
+    top.get("silences").is_some() && !has_others
+}
+
+fn hash_of<'t>(texts: impl Iterator<Item = &'t str>) -> String {
     let mut hasher = Sha256::new();
-    for (_, text) in files {
+    for text in texts {
         hasher.update((text.len() as u64).to_be_bytes());
         hasher.update(text.as_bytes());
     }
@@ -100,21 +138,13 @@ struct SetReader<'s> {
     catalogue: &'s dyn Catalogue,
     lookup_env: &'s dyn Fn(&str) -> Option<String>,
     targets: BTreeMap<String, Target>,
+    calendars: BTreeMap<String, Calendar>,
     /// `uid x` or `alert X` to where it was first used.
     names: BTreeMap<String, String>,
     rules: Vec<Rule>,
+    inhibitions: Vec<Inhibition>,
+    silences: Vec<Silence>,
     complaints: Vec<Complaint>,
-}
-
-/// `defaults` of one file.
-#[derive(Default)]
-struct Defaults<'n> {
-    window_ms: Option<i64>,
-    hold_ms: Option<i64>,
-    confidence: Option<Confidence>,
-    severity: Option<Severity>,
-    owner: Option<String>,
-    notify: Option<Entry<'n>>,
 }
 
 /// Reads one file; what is at fault in it becomes a complaint of the set.
@@ -154,32 +184,21 @@ impl FileReader<'_, '_> {
         Some(top)
     }
 
-    fn groups(&mut self, top: &Fields) {
-        let defaults = self.defaults(top);
-        let Some(groups) = top.get("groups") else {
-            return;
-        };
-        for group in self.list(&groups, "write `- name: ...` with `rules`") {
-            self.group(group, &defaults);
+    fn rules_of(&mut self, top: &Fields) {
+        let defaults = top.get("defaults").and_then(|entry| self.fields(entry, &DEFAULTS));
+        if let Some(defaults) = &defaults {
+            self.timing(defaults, false);
+            self.severity_word(defaults);
+        }
+        for group in self.entries(top, "groups", "write `- name: ...` with `rules`") {
+            self.group(group, defaults.as_ref());
+        }
+        for rule in self.entries(top, "rules", "write `- alert: ...`") {
+            self.rule(rule, defaults.as_ref());
         }
     }
 
-    fn defaults<'n>(&mut self, top: &Fields<'n>) -> Defaults<'n> {
-        let fields = top.get("defaults").and_then(|entry| self.fields(entry, &DEFAULTS));
-        let Some(fields) = fields else {
-            return Defaults::default();
-        };
-        Defaults {
-            window_ms: self.window_ms(&fields),
-            hold_ms: self.hold_ms(&fields),
-            confidence: self.confidence(&fields),
-            severity: self.severity(&fields),
-            owner: self.optional_text(&fields, "owner", "write the name of a team"),
-            notify: fields.get("notify"),
-        }
-    }
-
-    fn group(&mut self, entry: Entry, defaults: &Defaults) {
+    fn group(&mut self, entry: Entry, defaults: Option<&Fields>) {
         let Some(fields) = self.fields(entry, &GROUP) else {
             return;
         };
@@ -193,13 +212,14 @@ impl FileReader<'_, '_> {
         }
     }
 
-    fn rule(&mut self, entry: Entry, defaults: &Defaults) {
+    fn rule(&mut self, entry: Entry, defaults: Option<&Fields>) {
         let before = self.set.complaints.len();
         let Some(fields) = self.fields(entry, &RULE) else {
             return;
         };
-        let enabled = self.enabled(&fields);
-        let Some(rule) = self.checked_rule(&fields, defaults) else {
+        let fields = fields.with_defaults(defaults);
+        let enabled = self.flag(&fields, "enabled", true);
+        let Some(rule) = self.checked_rule(&fields) else {
             return;
         };
         if self.set.complaints.len() > before {
@@ -215,71 +235,71 @@ impl FileReader<'_, '_> {
         }
     }
 
-    fn enabled(&mut self, fields: &Fields) -> bool {
-        let Some(entry) = fields.get("enabled") else {
-            return true;
-        };
-        let Node::Bool(enabled) = entry.value else {
-            self.complain(&entry.place, "a yes or no is needed", "write `true` or `false`");
-            return true;
-        };
-        *enabled
-    }
-
     /// Reads every part before giving up, so that each is complained about.
-    fn checked_rule(&mut self, fields: &Fields, defaults: &Defaults) -> Option<Rule> {
+    fn checked_rule(&mut self, fields: &Fields) -> Option<Rule> {
         let alert = self.name(fields, "alert", "letters, digits and `_`", is_alert_name);
-        let uid = self.name(fields, "uid", "a-z, 0-9, `-` and `_`", is_uid);
-        let table = self.table(fields);
-        let columns = table.as_ref().map(|(_, columns)| columns.as_slice());
-        let measure = self.measure(fields, columns);
-        let own_samples = fields.get("samples").map(|entry| self.expression(&entry, columns));
-        let filter = fields.get("where").and_then(|entry| self.expression(&entry, columns));
-        let group_by = self.group_by(fields, columns);
-        let min_samples = self.min_samples(fields, uid.as_deref());
-        let window_ms = self.window_ms(fields).or(defaults.window_ms);
-        let hold_ms = self.hold_ms(fields).or(defaults.hold_ms);
-        let asked = self.confidence(fields);
-        let confidence = measure
-            .as_ref()
-            .map(|measure| self.fitting_confidence(fields, measure, own_samples.is_some(), asked, defaults));
-        let baseline = self.baseline(fields, &group_by);
-        let (condition, and) = self.conditions(fields, measure.as_ref());
-        let severity = self.severity(fields).or(defaults.severity).unwrap_or(Severity::Warning);
-        let owner = self.owner(fields, severity, defaults);
+        let uid = self.uid(fields, alert.as_deref());
+        let measured = self.measured(fields, uid.as_deref());
+        let timing = self.timing(fields, measured.is_one_minute);
+        let baseline = self.baseline(fields, &measured);
+        let conditions = self.conditions(fields, &measured);
+        let severity = self.severity(fields, &measured, conditions.as_ref().map(|found| found.condition));
+        let owner = self.owner(fields, &severity);
         let runbook = self.optional_text(fields, "runbook", "write a URL");
-        let targets = self.notify(fields, defaults);
-        let labels = self.templates(fields, "labels");
-        let annotations = self.templates(fields, "annotations");
-        let measure = measure?;
-        let samples = match own_samples {
-            Some(samples) => samples?,
-            None => measure.parts().1.to_owned(),
-        };
+        let explain = self.explain(fields, measured.columns.as_deref());
+        let notify = self.notify(fields, &measured.group_by);
+        let [labels, annotations, links] = ["labels", "annotations", "links"].map(|key| self.templates(fields, key));
+        let remediation = self.remediation(fields);
+        let conditions = conditions?;
         let rule = Rule {
             uid: uid?,
             alert: alert?,
             owner,
             runbook,
-            from: table?.0,
-            measure,
-            samples,
-            window_ms: window_ms.unwrap_or(DEFAULT_WINDOW_MS),
-            group_by,
-            filter,
-            min_samples: min_samples? as f64,
-            confidence: confidence?,
+            from: measured.from?,
+            measure: measured.measure?,
+            unit: measured.unit,
+            samples: measured.samples?,
+            impacted: measured.impacted,
+            window_ms: timing.window_ms,
+            slide_ms: timing.slide_ms,
+            lateness_ms: timing.lateness_ms,
+            group_by: measured.group_by,
+            filter: measured.filter,
+            min_samples: measured.min_samples? as f64,
+            min_impacted: measured.min_impacted,
+            confidence: measured.confidence?,
             baseline,
-            condition: condition?,
-            and,
-            hold_ms: hold_ms.unwrap_or(0),
-            severity,
+            condition: conditions.condition,
+            and: conditions.and,
+            hold_ms: timing.hold_ms,
+            clear: conditions.clear,
+            keep_firing_ms: timing.keep_firing_ms,
+            no_data: timing.no_data,
+            eval_error: timing.eval_error,
+            severity: severity.mildest,
+            ladder: severity.ladder,
             labels,
             annotations,
-            targets,
+            links,
+            explain,
+            notify,
+            remediation,
+            max_alerts: timing.max_alerts,
+            on_late: timing.on_late,
+            early: timing.early,
         };
         self.check_templates(fields, &rule);
         Some(rule)
+    }
+
+    fn uid(&mut self, fields: &Fields, alert: Option<&str>) -> Option<String> {
+        if fields.get("uid").is_some() {
+            return self.name(fields, "uid", "a-z, 0-9, `-` and `_`", is_uid);
+        }
+        let uid = kebab(alert?);
+        self.used_once(fields.place_of("alert"), "uid", &uid);
+        Some(uid)
     }
 
     /// `alert` or `uid`: well-formed, and used once in all files.
@@ -291,6 +311,11 @@ impl FileReader<'_, '_> {
             self.complain(&place, format!("`{key}` is not a plain name"), fix);
             return None;
         }
+        self.used_once(place, key, &name);
+        Some(name)
+    }
+
+    fn used_once(&mut self, place: Place, key: &str, name: &str) {
         let here = format!("{}:{}", self.name, yaml::place(place.at).0);
         let earlier = self.set.names.insert(format!("{key} {name}"), here);
         if let Some(earlier) = earlier {
@@ -298,35 +323,27 @@ impl FileReader<'_, '_> {
             let fix = "give each rule its own; state is kept by uid";
             self.complain(&place, message, fix);
         }
-        Some(name)
     }
 
-    fn window_ms(&mut self, fields: &Fields) -> Option<i64> {
-        self.duration_ms(fields, "window", MINUTE_MS, MINUTE_MS..=MAX_WINDOW_MS)
-    }
-
-    fn hold_ms(&mut self, fields: &Fields) -> Option<i64> {
-        self.duration_ms(fields, "for", 1_000, 0..=MAX_HOLD_MS)
-    }
-
-    fn severity(&mut self, fields: &Fields) -> Option<Severity> {
-        let entry = fields.get("severity")?;
-        if matches!(entry.value, Node::List(_)) {
-            let message = "a ladder of severities is not supported yet";
-            self.complain(&entry.place, message, "write one severity");
-            return None;
-        }
-        let words = Severity::ALL.map(|severity| (severity.as_str(), severity));
-        self.word(&entry, &words, &[])
-    }
-
-    fn owner(&mut self, fields: &Fields, severity: Severity, defaults: &Defaults) -> Option<String> {
+    fn owner(&mut self, fields: &Fields, severity: &condition::Severities) -> Option<String> {
         let fix = "add `owner: <team>`";
-        let is_missing = fields.get("owner").is_none() && defaults.owner.is_none();
-        if is_missing && severity == Severity::Critical {
+        if fields.get("owner").is_none() && severity.worst() == Severity::Critical {
             self.complain(&fields.place, "a critical rule needs an `owner`", fix);
         }
-        self.optional_text(fields, "owner", fix).or_else(|| defaults.owner.clone())
+        self.optional_text(fields, "owner", fix)
+    }
+
+    fn explain(&mut self, fields: &Fields, columns: Option<&[String]>) -> Option<Explain> {
+        let fields = self.fields(fields.get("explain")?, &EXPLAIN)?;
+        let dims = self.required(&fields, "dims", "list columns of the table")?;
+        let dims = self.columns_of(&dims, columns);
+        let max_depth = self.bounded(&fields, "max_depth", 1, MAX_DEPTH);
+        let top = self.bounded(&fields, "top", 1, MAX_CAUSES);
+        Some(Explain {
+            dims,
+            max_depth: max_depth.unwrap_or(DEFAULT_DEPTH),
+            top: top.unwrap_or(DEFAULT_CAUSES),
+        })
     }
 }
 
@@ -339,211 +356,19 @@ fn is_uid(name: &str) -> bool {
     name.chars().all(is_part)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::super::tests::{RULES, check, edited, parse};
-    use super::*;
-    use crate::alert::tests::{Gold, seed_files};
-
-    #[test]
-    fn the_seed_files_are_good() {
-        let set = parse_rules(&seed_files(), &Gold, &|_| None).unwrap();
-        let uids: Vec<&str> = set.rules.iter().map(Rule::uid).collect();
-        assert_eq!(uids, ["cdn-latency-baseline", "isp-rebuffering-peers", "playback-error-share"]);
-        let console = BTreeMap::from([("console".to_owned(), Target::Stdout)]);
-        assert_eq!(set.targets, console);
-    }
-
-    #[test]
-    fn the_hash_depends_on_the_texts_and_not_on_the_order_of_files() {
-        let files = [("a", RULES.to_owned()), ("b", "version: 1\n".to_owned())];
-        let hash = parse(&files).unwrap().hash;
-        assert_eq!(hash.len(), "sha256:".len() + 64);
-        let [a, b] = files.clone();
-        assert_eq!(parse(&[b, a]).unwrap().hash, hash);
-        let comment = ("b", "version: 1\n# note\n".to_owned());
-        assert_ne!(parse(&[files[0].clone(), comment]).unwrap().hash, hash);
-    }
-
-    #[test]
-    fn defaults_hold_where_a_rule_says_nothing() {
-        let defaults = "version: 1\ndefaults: {window: 10m, for: 1m, severity: critical, owner: us, confidence: {method: wilson, z: 2}, notify: {targets: [console]}}";
-        let text = edited("version: 1", defaults);
-        let text = text.replace("        notify: {targets: [console]}\n", "");
-        let rule = parse(&[("a", text.clone())]).unwrap().rules[0].clone();
-        assert_eq!(rule.window_ms, 10 * MINUTE_MS);
-        assert_eq!(rule.hold_ms, MINUTE_MS);
-        assert_eq!(rule.severity, Severity::Critical);
-        assert_eq!(rule.owner.as_deref(), Some("us"));
-        assert_eq!(rule.confidence, Confidence::Wilson { z: 2.0 });
-        assert_eq!(rule.targets, ["console"]);
-        let own = text.replace("min_samples", "samples: clients\n        min_samples");
-        let rule = parse(&[("a", own)]).unwrap().rules[0].clone();
-        assert_eq!(rule.confidence, Confidence::None, "wilson has no meaning there");
-    }
-
-    #[test]
-    fn a_disabled_rule_is_checked_and_left_out() {
-        let disabled = edited("uid: errors", "uid: errors\n        enabled: false");
-        assert!(parse(&[("a", disabled.clone())]).unwrap().rules.is_empty());
-        let broken = disabled.replace("min_samples: 500", "min_samples: 0");
-        assert_eq!(parse(&[("a", broken)]).unwrap_err().len(), 1);
-    }
-
-    #[test]
-    fn a_uid_is_used_once_in_all_files() {
-        let complaints = parse(&[("a", RULES.to_owned()), ("b", RULES.to_owned())]).unwrap_err();
-        let messages: Vec<&str> = complaints.iter().map(|c| c.message.as_str()).collect();
-        assert_eq!(
-            messages,
-            ["`alert: Errors` is used at a:7 already", "`uid: errors` is used at a:8 already"]
-        );
-    }
-
-    #[test]
-    fn every_file_is_complained_about_in_order_of_place() {
-        let broken = "version: 3\ngroups: [{nam: x}]\n".to_owned();
-        let unreadable = "version: [\n".to_owned();
-        let complaints = parse(&[("b", broken), ("a", unreadable)]).unwrap_err();
-        let places: Vec<(&str, usize, usize)> = complaints.iter().map(|c| (c.file.as_str(), c.line, c.column)).collect();
-        assert_eq!(places, [("a", 1, 10), ("b", 1, 10), ("b", 2, 10), ("b", 2, 10), ("b", 2, 11)]);
-    }
-
-    #[test]
-    fn the_number_of_complaints_is_bounded() {
-        let unknown: String = (0..300).map(|n| format!("k{n}: 1\n")).collect();
-        let complaints = parse(&[("a", unknown)]).unwrap_err();
-        assert_eq!(complaints.len(), MAX_COMPLAINTS);
-    }
-
-    #[test]
-    fn the_version_is_asked_for() {
-        check(
-            "version: 1",
-            "version: 2",
-            r"
-alerts/a.yaml:1:10: this release reads version 1, at version
-    1 | version: 2
-      |          ^ write `version: 1`
-",
-        );
-        check(
-            "version: 1\n",
-            "\n",
-            r"
-alerts/a.yaml:2:1: `version` is missing
-    2 | targets:
-      | ^ add `version: 1`
-",
-        );
-        check(
-            "version: 1",
-            "versoin: 1",
-            r"
-alerts/a.yaml:1:1: unknown key `versoin` in a rule file, at versoin
-    1 | versoin: 1
-      | ^^^^^^^ did you mean `version`?
-alerts/a.yaml:1:1: `version` is missing
-    1 | versoin: 1
-      | ^ add `version: 1`
-",
-        );
-    }
-
-    #[test]
-    fn names_are_plain() {
-        check(
-            "uid: errors",
-            "uid: Err Ors",
-            r"
-alerts/a.yaml:8:14: `uid` is not a plain name, at groups[0].rules[0].uid
-    8 |         uid: Err Ors
-      |              ^^^^^^^ write up to 64 of a-z, 0-9, `-` and `_`
-",
-        );
-        check(
-            "alert: Errors",
-            "alert: 5xx!",
-            r"
-alerts/a.yaml:7:16: `alert` is not a plain name, at groups[0].rules[0].alert
-    7 |       - alert: 5xx!
-      |                ^^^^ write up to 64 of letters, digits and `_`
-",
-        );
-        check(
-            "        uid: errors\n",
-            "",
-            r"
-alerts/a.yaml:7:9: `uid` is missing, at groups[0].rules[0]
-    7 |       - alert: Errors
-      |         ^ write up to 64 of a-z, 0-9, `-` and `_`
-",
-        );
-        check(
-            "name: core",
-            "name: core\n    interval: 1m",
-            r"
-alerts/a.yaml:6:15: `1m` is not known here, at groups[0].interval
-    6 |     interval: 1m
-      |               ^^ write one of watermark
-",
-        );
-    }
-
-    #[test]
-    fn severity_and_owner_go_together() {
-        check(
-            "min_samples: 500",
-            "min_samples: 500\n        severity: critical",
-            r"
-alerts/a.yaml:7:9: a critical rule needs an `owner`, at groups[0].rules[0]
-    7 |       - alert: Errors
-      |         ^ add `owner: <team>`
-",
-        );
-        check(
-            "min_samples: 500",
-            "min_samples: 500\n        severity: [{threshold: 5%, severity: warning}]",
-            r"
-alerts/a.yaml:13:19: a ladder of severities is not supported yet, at groups[0].rules[0].severity
-   13 |         severity: [{threshold: 5%, severity: warning}]
-      |                   ^ write one severity
-",
-        );
-        check(
-            "min_samples: 500",
-            "min_samples: 500\n        severity: sever",
-            r"
-alerts/a.yaml:13:19: `sever` is not known here, at groups[0].rules[0].severity
-   13 |         severity: sever
-      |                   ^^^^^ write one of info, warning, critical
-",
-        );
-        check(
-            "min_samples: 500",
-            "min_samples: 500\n        enabled: perhaps",
-            r"
-alerts/a.yaml:13:18: a yes or no is needed, at groups[0].rules[0].enabled
-   13 |         enabled: perhaps
-      |                  ^^^^^^^ write `true` or `false`
-",
-        );
-    }
-
-    mod properties {
-        use proptest::prelude::*;
-
-        use super::*;
-
-        proptest! {
-            #[test]
-            fn no_text_makes_the_reader_panic(text in "\\PC{0,200}", at in 0usize..500) {
-                let mut file = RULES.to_owned();
-                file.insert_str(at.min(file.len()), &text);
-                for complaint in parse(&[("a", file), ("b", text)]).err().unwrap_or_default() {
-                    prop_assert!(!complaint.to_string().is_empty());
-                }
-            }
+/// `IspBufferingHigh` as `isp-buffering-high`.
+fn kebab(name: &str) -> String {
+    let mut text = String::new();
+    let mut was_lower = false;
+    for c in name.chars() {
+        if c.is_ascii_uppercase() && was_lower {
+            text.push('-');
         }
+        was_lower = c.is_ascii_lowercase() || c.is_ascii_digit();
+        text.push(c.to_ascii_lowercase());
     }
+    text
 }
+
+#[cfg(test)]
+mod tests;

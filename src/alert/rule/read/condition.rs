@@ -1,137 +1,100 @@
-//! When a rule breaches: its baseline, and its conditions with their thresholds.
+//! When a rule breaches and when that ends: its conditions with their thresholds, and its severities.
 //!
 //! Stands in the reading of rules.
 //!
 //! Invariant: a threshold of a share cannot be mistaken by a factor of a hundred.
 //! Invariant: a condition on a baseline has one, and a baseline is used by a condition.
+//! Invariant: what is clear is not a breach.
 
-use super::super::schema::{CONDITION, PEERS, SAME_SLOT};
+use super::super::schema::{CLEAR, CONDITION, STEP};
 use super::super::yaml::Node;
-use super::super::{Baseline, Condition, Measure, Op, Test};
+use super::super::{Clear, Condition, Op, Severity, Test};
 use super::FileReader;
 use super::field::{Entry, Fields};
-use crate::alert::{DAY_MS, MINUTE_MS, message};
+use super::measure::Measured;
+use super::timing::MAX_HOLD_MS;
 
 /// `condition` and `and` together.
 const MAX_CONDITIONS: usize = 8;
-/// Gold minutes older than this are seldom kept.
-const MAX_LOOKBACK_MS: i64 = 90 * DAY_MS;
 
-const DEFAULT_SLOT_MS: i64 = 60 * MINUTE_MS;
-const DEFAULT_LOOKBACK_DAYS: i64 = 7;
-const DEFAULT_MIN_HISTORY_DAYS: i64 = 3;
-const DEFAULT_MIN_PEERS: i64 = 3;
+/// How a threshold is written.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Scale {
+    /// `5%` or `0.05`.
+    Share,
+    /// `5%` or `5`: the value itself is in per cent.
+    Percent,
+    /// `20`, in the unit of the value.
+    Plain,
+}
 
-impl FileReader<'_, '_> {
-    pub(super) fn baseline(&mut self, fields: &Fields, group_by: &[String]) -> Option<Baseline> {
-        let entry = fields.get("baseline")?;
-        let fix = "write `kind: same_slot` or `kind: peers`";
-        let Node::Map(entries) = entry.value else {
-            self.complain(&entry.place, "`baseline` must be a mapping", fix);
-            return None;
-        };
-        let Some((_, kind)) = entries.iter().find(|(key, _)| key.value == "kind") else {
-            self.complain(&entry.place, "`kind` is missing", fix);
-            return None;
-        };
-        let kind = Entry::new(kind, format!("{}.kind", entry.place.path));
-        let kinds = [("same_slot", true), ("peers", false)];
-        let later = ["ewma", "forecast", "fixed", "same_slot_weekly"];
-        if self.word(&kind, &kinds, &later)? {
-            return self.same_slot(entry);
+pub(super) struct Conditions {
+    pub(super) condition: Condition,
+    pub(super) and: Vec<Condition>,
+    pub(super) clear: Option<Clear>,
+}
+
+/// One severity, or the mildest of a ladder and its steps.
+pub(super) struct Severities {
+    pub(super) mildest: Severity,
+    pub(super) ladder: Vec<(f64, Severity)>,
+}
+
+impl Severities {
+    fn one(severity: Severity) -> Severities {
+        Severities {
+            mildest: severity,
+            ladder: Vec::new(),
         }
-        self.peers(entry, group_by)
     }
 
-    fn same_slot(&mut self, entry: Entry) -> Option<Baseline> {
-        let fields = self.fields(entry, &SAME_SLOT)?;
-        self.only_word(&fields, "stat", "mean", &["median"]);
-        self.only_word(&fields, "cold_start", "suppress", &["alert", "fire"]);
-        let slot_ms = self.duration_ms(&fields, "slot", MINUTE_MS, MINUTE_MS..=DAY_MS);
-        let slot_ms = slot_ms.unwrap_or(DEFAULT_SLOT_MS);
-        if DAY_MS % slot_ms != 0 {
-            let fix = "write 5m, 15m, 30m, 1h, 2h, 6h or 1d";
-            self.complain(&fields.place_of("slot"), "a day is no multiple of the slot", fix);
-        }
-        let mut days = |key| {
-            let range_ms = DAY_MS..=MAX_LOOKBACK_MS;
-            let length_ms = self.duration_ms(&fields, key, DAY_MS, range_ms)?;
-            Some(length_ms / DAY_MS)
-        };
-        let lookback_days = days("lookback").unwrap_or(DEFAULT_LOOKBACK_DAYS);
-        let min_history_days = days("min_history").unwrap_or(DEFAULT_MIN_HISTORY_DAYS.min(lookback_days));
-        if min_history_days > lookback_days {
-            let message = "`min_history` is longer than `lookback`";
-            let fix = format!("write {lookback_days}d or less");
-            self.complain(&fields.place_of("min_history"), message, fix);
-        }
-        Some(Baseline::SameSlot {
-            slot_ms,
-            lookback_days,
-            min_history_days,
+    pub(super) fn worst(&self) -> Severity {
+        self.ladder.iter().map(|(_, severity)| *severity).max().unwrap_or(self.mildest)
+    }
+}
+
+impl Measured {
+    fn scale(&self) -> Option<Scale> {
+        let measure = self.measure.as_ref()?;
+        Some(match self.unit.as_deref() {
+            _ if measure.is_share() => Scale::Share,
+            Some("%") => Scale::Percent,
+            _ => Scale::Plain,
         })
     }
 
-    fn peers(&mut self, entry: Entry, group_by: &[String]) -> Option<Baseline> {
-        let fields = self.fields(entry, &PEERS)?;
-        let fix = "name one of `group_by`";
-        let over_name = self.required_text(&fields, "over", fix)?;
-        let Some(over) = group_by.iter().position(|dim| *dim == over_name) else {
-            let message = format!("`{}` is not in `group_by`", message::clean(&over_name));
-            self.complain(&fields.place_of("over"), message, fix);
-            return None;
-        };
-        let within = self.within(&fields, group_by, over);
-        if let Some(entry) = fields.get("leave_one_out")
-            && !matches!(entry.value, Node::Bool(true))
-        {
-            let message = "only `leave_one_out: true` is supported yet";
-            self.complain(&entry.place, message, "write `true`");
+    pub(super) fn scale_of(&self, test: Test) -> Option<Scale> {
+        match test {
+            Test::RatioToBaseline => Some(Scale::Share),
+            Test::Zscore => Some(Scale::Plain),
+            Test::Value | Test::DiffToBaseline => self.scale(),
         }
-        let min_peers = match fields.get("min_peers") {
-            Some(entry) => self.whole_number(&entry, 1)?,
-            None => DEFAULT_MIN_PEERS,
-        };
-        let min_peers = usize::try_from(min_peers).unwrap_or(usize::MAX);
-        Some(Baseline::Peers { over, within, min_peers })
     }
+}
 
-    /// The dimensions that peers share: those named, else all but `over`.
-    fn within(&mut self, fields: &Fields, group_by: &[String], over: usize) -> Vec<usize> {
-        let Some(entry) = fields.get("within") else {
-            return (0..group_by.len()).filter(|index| *index != over).collect();
-        };
-        let mut within = Vec::new();
-        for (place, dim) in self.texts(&entry, "list dimensions of `group_by`") {
-            match group_by.iter().position(|known| *known == dim) {
-                Some(index) if index != over => within.push(index),
-                _ => {
-                    let dim = message::clean(&dim);
-                    let message = format!("`{dim}` is not in `group_by`, or is `over` itself");
-                    self.complain(&place, message, "name one of `group_by`");
-                }
-            }
-        }
-        within
-    }
-
-    /// `condition`, and the conditions of `and`.
-    pub(super) fn conditions(&mut self, fields: &Fields, measure: Option<&Measure>) -> (Option<Condition>, Vec<Condition>) {
-        let fix = "add `condition: {test: value, op: \">\", threshold: ...}`";
+impl FileReader<'_, '_> {
+    /// `condition`, the conditions of `and`, and `clear`.
+    pub(super) fn conditions(&mut self, fields: &Fields, measured: &Measured) -> Option<Conditions> {
+        let fix = "add `condition: \"> 5%\"` or `condition: {test: value, op: \">\", threshold: ...}`";
         let main = self.required(fields, "condition", fix);
         let has_main = main.is_some();
         let has_baseline = fields.get("baseline").is_some();
-        let condition = main.and_then(|entry| self.condition(entry, measure, has_baseline));
+        let condition = main.and_then(|entry| self.condition(entry, measured, has_baseline));
         let mut and = Vec::new();
         for entry in self.further_conditions(fields) {
-            and.push(self.condition(entry, measure, has_baseline));
+            and.push(self.condition(entry, measured, has_baseline));
         }
         let is_on_value = |condition: &Option<Condition>| condition.is_some_and(|condition| condition.test == Test::Value);
         if has_main && has_baseline && is_on_value(&condition) && and.iter().all(is_on_value) {
-            let fix = "test ratio_to_baseline or diff_to_baseline, or take it out";
+            let fix = "test ratio_to_baseline, diff_to_baseline or zscore, or take it out";
             self.complain(&fields.place_of("baseline"), "no condition uses the baseline", fix);
         }
-        (condition, and.into_iter().flatten().collect())
+        let condition = condition?;
+        Some(Conditions {
+            condition,
+            and: and.into_iter().flatten().collect(),
+            clear: self.clear(fields, measured, condition),
+        })
     }
 
     fn further_conditions<'n>(&mut self, fields: &Fields<'n>) -> Vec<Entry<'n>> {
@@ -148,53 +111,109 @@ impl FileReader<'_, '_> {
         self.list(&entry, &fix)
     }
 
-    fn condition(&mut self, entry: Entry, measure: Option<&Measure>, has_baseline: bool) -> Option<Condition> {
+    fn condition(&mut self, entry: Entry, measured: &Measured, has_baseline: bool) -> Option<Condition> {
+        if let Node::Text(text) = entry.value {
+            return self.short_condition(&entry, text, measured);
+        }
         let fields = self.fields(entry, &CONDITION)?;
         let tests = [
             ("value", Test::Value),
             ("ratio_to_baseline", Test::RatioToBaseline),
             ("diff_to_baseline", Test::DiffToBaseline),
+            ("zscore", Test::Zscore),
         ];
-        let ops = [(">", Op::Above), (">=", Op::AtLeast), ("<", Op::Below), ("<=", Op::AtMost)];
         let test = self.required(&fields, "test", "add `test: value`");
-        let test = test.and_then(|entry| self.word(&entry, &tests, &["zscore"]));
+        let test = test.and_then(|entry| self.word(&entry, &tests, &[]));
         let op = self.required(&fields, "op", "add `op: \">\"`");
-        let op = op.and_then(|entry| self.word(&entry, &ops, &[]));
+        let op = op.and_then(|entry| self.word(&entry, &OPS, &[]));
         let threshold = self.required(&fields, "threshold", "add `threshold: ...`");
         let test = test?;
         if test != Test::Value && !has_baseline {
             let fix = "add a `baseline`, or test `value`";
             self.complain(&fields.place_of("test"), "the rule has no baseline", fix);
         }
-        let is_share = test == Test::RatioToBaseline || measure?.is_ratio();
-        let value = self.threshold(&threshold?, is_share)?;
+        let value = self.threshold(&threshold?, measured.scale_of(test)?)?;
         Some(Condition { test, op: op?, value })
     }
 
-    /// `5%` or `0.05` for a share, a bare number for all else.
-    fn threshold(&mut self, entry: &Entry, is_share: bool) -> Option<f64> {
+    /// `> 5%`: the value against a threshold. Of a metric that knows which side is bad, `5%` will do.
+    fn short_condition(&mut self, entry: &Entry, text: &str, measured: &Measured) -> Option<Condition> {
+        let text = text.trim();
+        let found = SHORT_OPS.iter().find_map(|(sign, op)| Some((*op, text.strip_prefix(sign)?)));
+        let usual = measured.is_low_bad.map(|is_low| if is_low { Op::Below } else { Op::Above });
+        let Some((op, threshold)) = found.or_else(|| Some((usual?, text))) else {
+            let fix = "write for instance `\"> 5%\"`, or `{test: value, op: \">\", threshold: 5%}`";
+            self.complain(&entry.place, "the condition says no direction", fix);
+            return None;
+        };
+        let threshold = threshold.trim();
+        let node = match (threshold.parse::<i64>(), threshold.parse::<f64>()) {
+            (Ok(whole), _) => Node::Int(whole),
+            (_, Ok(number)) if number.is_finite() => Node::Float(number),
+            _ => Node::Text(threshold.to_owned()),
+        };
+        let threshold = Entry {
+            value: &node,
+            place: entry.place.clone(),
+        };
+        let value = self.threshold(&threshold, measured.scale_of(Test::Value)?)?;
+        Some(Condition {
+            test: Test::Value,
+            op,
+            value,
+        })
+    }
+
+    fn clear(&mut self, fields: &Fields, measured: &Measured, condition: Condition) -> Option<Clear> {
+        let fields = self.fields(fields.get("clear")?, &CLEAR)?;
+        let hold_ms = self.duration_ms(&fields, "for", 1_000, 0..=MAX_HOLD_MS).unwrap_or(0);
+        let threshold = match fields.get("threshold") {
+            Some(entry) => {
+                let threshold = self.threshold(&entry, measured.scale_of(condition.test)?)?;
+                let is_breach = threshold != condition.value && condition.op.holds(threshold, condition.value);
+                if is_breach {
+                    let fix = "write the threshold of the condition, or one on its good side";
+                    self.complain(&entry.place, "it could be clear while it breaches", fix);
+                }
+                Some(threshold)
+            }
+            None => None,
+        };
+        Some(Clear { threshold, hold_ms })
+    }
+
+    /// A share of something: `5%` or `0.05`.
+    pub(super) fn share(&mut self, entry: &Entry) -> Option<f64> {
+        self.threshold(entry, Scale::Share)
+    }
+
+    pub(super) fn threshold(&mut self, entry: &Entry, scale: Scale) -> Option<f64> {
         let percent = match entry.value {
             Node::Text(text) => text.trim().strip_suffix('%').map(str::trim_end),
             _ => None,
         };
-        let percent = percent.and_then(|text| text.parse::<f64>().ok());
+        let percent = percent
+            .and_then(|text| text.parse::<f64>().ok())
+            .filter(|percent| percent.is_finite());
         let number = match entry.value {
             Node::Int(number) => Some(*number as f64),
-            Node::Float(number) => Some(*number),
+            Node::Float(number) => Some(*number).filter(|number| number.is_finite()),
             _ => None,
         };
-        let (message, fix) = match (percent, number) {
-            (Some(percent), _) if is_share && percent.is_finite() => return Some(percent / 100.0),
-            (_, Some(number)) if !is_share || number.abs() < 1.0 => return Some(number),
-            (_, Some(number)) => (
+        let (message, fix) = match (percent, number, scale) {
+            (Some(percent), _, Scale::Share) => return Some(percent / 100.0),
+            (Some(percent), _, Scale::Percent) => return Some(percent),
+            (_, Some(number), Scale::Percent | Scale::Plain) => return Some(number),
+            (_, Some(number), Scale::Share) if number.abs() < 1.0 => return Some(number),
+            (_, Some(number), Scale::Share) => (
                 format!("`{number}` could mean {number} % or {} %", number * 100.0),
                 format!("write `{number}%` or `{}%`", number * 100.0),
             ),
-            (Some(_), _) => (
+            (Some(_), _, Scale::Plain) => (
                 "this threshold is no share".to_owned(),
                 "write a number in the unit of the value, such as `20`".to_owned(),
             ),
-            (None, None) => (
+            (None, None, _) => (
                 "a threshold is a number".to_owned(),
                 "write a share as `5%` or `0.05`, all else as a number".to_owned(),
             ),
@@ -202,12 +221,71 @@ impl FileReader<'_, '_> {
         self.complain(&entry.place, message, fix);
         None
     }
+
+    // -------------------------------------------------------------- severity
+
+    /// One severity or a ladder; its thresholds are those of the condition's test, the mildest first.
+    pub(super) fn severity(&mut self, fields: &Fields, measured: &Measured, condition: Option<Condition>) -> Severities {
+        let Some(entry) = fields.get("severity").filter(|entry| matches!(entry.value, Node::List(_))) else {
+            return Severities::one(self.severity_word(fields).unwrap_or(Severity::Warning));
+        };
+        let mut ladder: Vec<(f64, Severity)> = Vec::new();
+        for step in self.list(&entry, "write a list of `{threshold: ..., severity: ...}`") {
+            let place = step.place.clone();
+            let Some((threshold, severity)) = self.step(step, measured, condition) else {
+                continue;
+            };
+            let is_worse = ladder.last().is_none_or(|(before, milder)| {
+                let is_further = condition.is_none_or(|condition| condition.op.holds(threshold, *before));
+                severity > *milder && is_further && threshold != *before
+            });
+            if !is_worse {
+                let fix = "list them from the mildest to the worst, each with a worse threshold";
+                self.complain(&place, "this step is no worse than the one before", fix);
+            }
+            ladder.push((threshold, severity));
+        }
+        match ladder.first() {
+            Some((_, mildest)) => Severities { mildest: *mildest, ladder },
+            None => Severities::one(Severity::Warning),
+        }
+    }
+
+    fn step(&mut self, entry: Entry, measured: &Measured, condition: Option<Condition>) -> Option<(f64, Severity)> {
+        let fields = self.fields(entry, &STEP)?;
+        let severity = self.required(&fields, "severity", "add `severity: critical`");
+        let severity = severity.and_then(|entry| self.word(&entry, &SEVERITIES, &[]));
+        let threshold = self.required(&fields, "threshold", "add `threshold: ...`")?;
+        let threshold = self.threshold(&threshold, measured.scale_of(condition?.test)?)?;
+        Some((threshold, severity?))
+    }
+
+    /// The severity where it is one word; a ladder is read with the rule.
+    pub(super) fn severity_word(&mut self, fields: &Fields) -> Option<Severity> {
+        let entry = fields.get("severity")?;
+        if matches!(entry.value, Node::List(_)) {
+            return None;
+        }
+        self.word(&entry, &SEVERITIES, &[])
+    }
 }
+
+const SEVERITIES: [(&str, Severity); 3] = [
+    ("info", Severity::Info),
+    ("warning", Severity::Warning),
+    ("critical", Severity::Critical),
+];
+
+const OPS: [(&str, Op); 4] = [(">", Op::Above), (">=", Op::AtLeast), ("<", Op::Below), ("<=", Op::AtMost)];
+
+/// The longer signs first, since the shorter ones begin them.
+const SHORT_OPS: [(&str, Op); 4] = [(">=", Op::AtLeast), ("<=", Op::AtMost), (">", Op::Above), ("<", Op::Below)];
 
 #[cfg(test)]
 mod tests {
     use super::super::super::tests::{check, parsed};
-    use crate::alert::tests::seed_rule;
+    use super::*;
+    use crate::alert::fixture::seed_rule;
 
     #[test]
     fn thresholds_are_read_as_shares_or_as_plain_numbers() {
@@ -260,14 +338,14 @@ alerts/a.yaml:13:54: this threshold is no share, at groups[0].rules[0].condition
     fn conditions_are_known_and_possible() {
         check(
             r#"{test: value, op: ">", threshold: 5%}"#,
-            r#"{test: zscore, op: "=>", threshold: 5%}"#,
+            r#"{test: z_score, op: "=>", threshold: 5%}"#,
             r#"
-alerts/a.yaml:13:27: `zscore` is not supported yet, at groups[0].rules[0].condition.test
-   13 |         condition: {test: zscore, op: "=>", threshold: 5%}
-      |                           ^^^^^^ write one of value, ratio_to_baseline, diff_to_baseline
-alerts/a.yaml:13:39: `=>` is not known here, at groups[0].rules[0].condition.op
-   13 |         condition: {test: zscore, op: "=>", threshold: 5%}
-      |                                       ^^^^ did you mean `>`?
+alerts/a.yaml:13:27: `z_score` is not known here, at groups[0].rules[0].condition.test
+   13 |         condition: {test: z_score, op: "=>", threshold: 5%}
+      |                           ^^^^^^^ did you mean `zscore`?
+alerts/a.yaml:13:40: `=>` is not known here, at groups[0].rules[0].condition.op
+   13 |         condition: {test: z_score, op: "=>", threshold: 5%}
+      |                                        ^^^^ did you mean `>`?
 "#,
         );
         check(
@@ -286,83 +364,68 @@ alerts/a.yaml:13:27: the rule has no baseline, at groups[0].rules[0].condition.t
             r#"
 alerts/a.yaml:7:9: `condition` is missing, at groups[0].rules[0]
     7 |       - alert: Errors
-      |         ^ add `condition: {test: value, op: ">", threshold: ...}`
+      |         ^ add `condition: "> 5%"` or `condition: {test: value, op: ">", threshold: ...}`
 "#,
         );
     }
 
     #[test]
-    fn baselines_are_checked() {
+    fn a_short_condition_tests_the_value() {
+        let of = |text: &str| {
+            let rule = parsed(r#"{test: value, op: ">", threshold: 5%}"#, text);
+            (rule.condition.op, rule.condition.value)
+        };
+        assert_eq!(of("\"> 5%\""), (Op::Above, 0.05));
+        assert_eq!(of("\"<=0.2\""), (Op::AtMost, 0.2));
         check(
-            "min_samples: 500\n        condition: {test: value",
-            "min_samples: 500\n        baseline: {kind: ewma}\n        condition: {test: ratio_to_baseline",
-            r"
-alerts/a.yaml:13:26: `ewma` is not supported yet, at groups[0].rules[0].baseline.kind
-   13 |         baseline: {kind: ewma}
-      |                          ^^^^ write one of same_slot, peers
-",
+            r#"{test: value, op: ">", threshold: 5%}"#,
+            "5%",
+            r#"
+alerts/a.yaml:13:20: the condition says no direction, at groups[0].rules[0].condition
+   13 |         condition: 5%
+      |                    ^^ write for instance `"> 5%"`, or `{test: value, op: ">", threshold: 5%}`
+"#,
         );
-        check(
-            "min_samples: 500\n        condition: {test: value",
-            "min_samples: 500\n        baseline: {slot: 1h}\n        condition: {test: ratio_to_baseline",
-            r"
-alerts/a.yaml:13:19: `kind` is missing, at groups[0].rules[0].baseline
-   13 |         baseline: {slot: 1h}
-      |                   ^ write `kind: same_slot` or `kind: peers`
-",
-        );
-        check(
-            "min_samples: 500\n        condition: {test: value",
-            "min_samples: 500\n        baseline: {kind: same_slot, slot: 7m, lookback: 2d, min_history: 3d, stat: median, cold_start: fire}\n        condition: {test: ratio_to_baseline",
-            r"
-alerts/a.yaml:13:43: a day is no multiple of the slot, at groups[0].rules[0].baseline.slot
-   13 |         baseline: {kind: same_slot, slot: 7m, lookback: 2d, min_history: 3d, stat: median, cold_start: fire}
-      |                                           ^^ write 5m, 15m, 30m, 1h, 2h, 6h or 1d
-alerts/a.yaml:13:74: `min_history` is longer than `lookback`, at groups[0].rules[0].baseline.min_history
-   13 |         baseline: {kind: same_slot, slot: 7m, lookback: 2d, min_history: 3d, stat: median, cold_start: fire}
-      |                                                                          ^^ write 2d or less
-alerts/a.yaml:13:84: `median` is not supported yet, at groups[0].rules[0].baseline.stat
-   13 |         baseline: {kind: same_slot, slot: 7m, lookback: 2d, min_history: 3d, stat: median, cold_start: fire}
-      |                                                                                    ^^^^^^ write one of mean
-alerts/a.yaml:13:104: `fire` is not supported yet, at groups[0].rules[0].baseline.cold_start
-   13 |         baseline: {kind: same_slot, slot: 7m, lookback: 2d, min_history: 3d, stat: median, cold_start: fire}
-      |                                                                                                        ^^^^ write one of suppress
-",
-        );
-        check(
-            "min_samples: 500\n        condition: {test: value",
-            "min_samples: 500\n        baseline: {kind: peers, over: isp, weight: clients}\n        condition: {test: ratio_to_baseline",
-            r"
-alerts/a.yaml:13:39: `isp` is not in `group_by`, at groups[0].rules[0].baseline.over
-   13 |         baseline: {kind: peers, over: isp, weight: clients}
-      |                                       ^^^ name one of `group_by`
-alerts/a.yaml:13:44: `weight` in a `peers` baseline is not supported yet, at groups[0].rules[0].baseline.weight
-   13 |         baseline: {kind: peers, over: isp, weight: clients}
-      |                                            ^^^^^^ take it out
-",
-        );
-        check(
-            "min_samples: 500\n        condition: {test: value",
-            "min_samples: 500\n        baseline: {kind: peers, over: app_name, within: [app_name], leave_one_out: false, min_peers: 0}\n        condition: {test: ratio_to_baseline",
-            r"
-alerts/a.yaml:13:58: `app_name` is not in `group_by`, or is `over` itself, at groups[0].rules[0].baseline.within
-   13 |         baseline: {kind: peers, over: app_name, within: [app_name], leave_one_out: false, min_peers: 0}
-      |                                                          ^^^^^^^^ name one of `group_by`
-alerts/a.yaml:13:84: only `leave_one_out: true` is supported yet, at groups[0].rules[0].baseline.leave_one_out
-   13 |         baseline: {kind: peers, over: app_name, within: [app_name], leave_one_out: false, min_peers: 0}
-      |                                                                                    ^^^^^ write `true`
-alerts/a.yaml:13:102: a whole number is needed, at groups[0].rules[0].baseline.min_peers
-   13 |         baseline: {kind: peers, over: app_name, within: [app_name], leave_one_out: false, min_peers: 0}
-      |                                                                                                      ^ write a whole number, 1 or more
-",
-        );
+    }
+
+    #[test]
+    fn what_is_clear_is_not_a_breach() {
+        let rule = parsed("min_samples: 500", "min_samples: 500\n        clear: {threshold: 5%, for: 5m}");
+        let expected = Clear {
+            threshold: Some(0.05),
+            hold_ms: 300_000,
+        };
+        assert_eq!(rule.clear, Some(expected));
         check(
             "min_samples: 500",
-            "min_samples: 500\n        baseline: {kind: peers, over: app_name}",
+            "min_samples: 500\n        clear: {threshold: 6%}",
             r"
-alerts/a.yaml:13:19: no condition uses the baseline, at groups[0].rules[0].baseline
-   13 |         baseline: {kind: peers, over: app_name}
-      |                   ^ test ratio_to_baseline or diff_to_baseline, or take it out
+alerts/a.yaml:13:28: it could be clear while it breaches, at groups[0].rules[0].clear.threshold
+   13 |         clear: {threshold: 6%}
+      |                            ^^ write the threshold of the condition, or one on its good side
+",
+        );
+    }
+
+    #[test]
+    fn a_ladder_climbs() {
+        let ladder = "severity: [{threshold: 5%, severity: warning}, {threshold: 30%, severity: critical}]";
+        let rule = parsed(
+            "min_samples: 500",
+            &format!("min_samples: 500\n        owner: us\n        {ladder}"),
+        );
+        assert_eq!(rule.severity, Severity::Warning);
+        assert_eq!(rule.ladder, [(0.05, Severity::Warning), (0.3, Severity::Critical)]);
+        check(
+            "min_samples: 500",
+            "min_samples: 500\n        severity: [{threshold: 5%, severity: warning}, {threshold: 4%, severity: critical}]",
+            r"
+alerts/a.yaml:7:9: a critical rule needs an `owner`, at groups[0].rules[0]
+    7 |       - alert: Errors
+      |         ^ add `owner: <team>`
+alerts/a.yaml:13:56: this step is no worse than the one before, at groups[0].rules[0].severity[1]
+   13 |         severity: [{threshold: 5%, severity: warning}, {threshold: 4%, severity: critical}]
+      |                                                        ^ list them from the mildest to the worst, each with a worse threshold
 ",
         );
     }

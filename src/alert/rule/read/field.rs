@@ -45,21 +45,40 @@ impl<'n> Entry<'n> {
 pub(super) struct Fields<'n> {
     pub(super) place: Place,
     entries: BTreeMap<&'n str, &'n Spanned<Node>>,
+    /// What holds where the mapping says nothing.
+    defaults: BTreeMap<&'n str, Entry<'n>>,
 }
 
 impl<'n> Fields<'n> {
+    pub(super) fn with_defaults(mut self, defaults: Option<&Fields<'n>>) -> Fields<'n> {
+        if let Some(defaults) = defaults {
+            let entries = defaults.entries.keys().filter_map(|key| Some((*key, defaults.get(key)?)));
+            self.defaults = entries.collect();
+        }
+        self
+    }
+
+    /// The mapping's own value, else the default.
     pub(super) fn get(&self, key: &str) -> Option<Entry<'n>> {
+        self.own(key).or_else(|| self.default(key))
+    }
+
+    pub(super) fn own(&self, key: &str) -> Option<Entry<'n>> {
         let node = self.entries.get(key).copied()?;
         Some(Entry::new(node, self.path_of(key)))
     }
 
+    pub(super) fn default(&self, key: &str) -> Option<Entry<'n>> {
+        self.defaults.get(key).cloned()
+    }
+
     /// Where a value stands, or would stand: then it is the place of the mapping.
     pub(super) fn place_of(&self, key: &str) -> Place {
-        let at = self.entries.get(key).map_or(self.place.at, |node| node.referenced);
-        Place {
-            at,
+        let here = Place {
+            at: self.place.at,
             path: self.path_of(key),
-        }
+        };
+        self.get(key).map_or(here, |entry| entry.place)
     }
 
     fn path_of(&self, key: &str) -> String {
@@ -74,7 +93,7 @@ impl FileReader<'_, '_> {
     /// The entries of a mapping; every key that is not in the schema is a complaint.
     pub(super) fn fields<'n>(&mut self, entry: Entry<'n>, schema: &Schema) -> Option<Fields<'n>> {
         let Node::Map(entries) = entry.value else {
-            let fix = format!("the keys are {}", listed(schema.known));
+            let fix = format!("the keys are {}", listed(&schema.names()));
             let message = format!("{} must be a mapping", schema.name);
             self.complain(&entry.place, message, fix);
             return None;
@@ -82,9 +101,10 @@ impl FileReader<'_, '_> {
         let mut fields = Fields {
             place: entry.place,
             entries: BTreeMap::new(),
+            defaults: BTreeMap::new(),
         };
         for (key, value) in entries {
-            if schema.known.contains(&key.value.as_str()) {
+            if schema.has(&key.value) {
                 fields.entries.insert(&key.value, value);
                 continue;
             }
@@ -103,13 +123,14 @@ impl FileReader<'_, '_> {
             self.complain(place, message, "take it out");
             return;
         }
-        if schema.name == DEFAULTS.name && RULE.known.contains(&name) {
+        if schema.name == DEFAULTS.name && RULE.has(name) {
             let message = format!("`{name}` cannot have a default");
             self.complain(place, message, "write it in each rule");
             return;
         }
-        let all = schema.known.iter().chain(schema.later).copied();
-        let fix = did_you_mean(name, all).unwrap_or_else(|| format!("take it out; the keys are {}", listed(schema.known)));
+        let names = schema.names();
+        let all = names.iter().chain(schema.later).copied();
+        let fix = did_you_mean(name, all).unwrap_or_else(|| format!("take it out; the keys are {}", listed(&names)));
         self.complain(place, format!("unknown key `{name}` in {}", schema.name), fix);
     }
 
@@ -211,6 +232,40 @@ impl FileReader<'_, '_> {
         }
     }
 
+    /// A whole number within bounds; none without the key, and after a complaint.
+    pub(super) fn bounded(&mut self, fields: &Fields, key: &str, at_least: i64, at_most: i64) -> Option<usize> {
+        let entry = fields.get(key)?;
+        match entry.value {
+            Node::Int(number) if (at_least..=at_most).contains(number) => usize::try_from(*number).ok(),
+            _ => {
+                let fix = format!("write a whole number from {at_least} to {at_most}");
+                self.complain(&entry.place, format!("`{key}` does not fit"), fix);
+                None
+            }
+        }
+    }
+
+    pub(super) fn flag(&mut self, fields: &Fields, key: &str, default: bool) -> bool {
+        match fields.get(key) {
+            None => default,
+            Some(Entry {
+                value: Node::Bool(flag), ..
+            }) => *flag,
+            Some(entry) => {
+                self.complain(&entry.place, "a yes or no is needed", "write `true` or `false`");
+                default
+            }
+        }
+    }
+
+    /// The entries of the list under a key; none without it.
+    pub(super) fn entries<'n>(&mut self, fields: &Fields<'n>, key: &str, fix: &str) -> Vec<Entry<'n>> {
+        match fields.get(key) {
+            Some(entry) => self.list(&entry, fix),
+            None => Vec::new(),
+        }
+    }
+
     pub(super) fn list<'n>(&mut self, entry: &Entry<'n>, fix: &str) -> Vec<Entry<'n>> {
         let Node::List(items) = entry.value else {
             self.complain(&entry.place, "a list is needed", fix);
@@ -246,7 +301,7 @@ impl FileReader<'_, '_> {
     }
 }
 
-fn parse_duration_ms(text: &str) -> Option<i64> {
+pub(in crate::alert) fn parse_duration_ms(text: &str) -> Option<i64> {
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let unit_ms = match unit {
         "s" => 1_000,

@@ -1,31 +1,114 @@
-//! What a rule measures: its table, its value and samples, its groups, and how sure it must be.
+//! What a rule measures: its table, its value and samples, and its groups.
 //!
-//! Stands in the reading of rules, over the catalogue of tables and `expression`.
+//! Stands in the reading of rules, over the catalogue of tables and the metric table; `columns` reads
+//! what names columns, `samples` how many there must be and how sure they make.
 //!
-//! Invariant: every column that a rule names is in its table.
-//! Invariant: a confidence bound is used only where it has a meaning.
-
-use serde_saphyr::Location;
+//! Invariant: a value is read in one way, and its samples are what it is divided by, unless the rule says.
 
 use super::super::complaint::{did_you_mean, listed};
-use super::super::expression::column_names;
-use super::super::schema::{CONFIDENCE, MEAN, RATIO, VALUE};
-use super::super::yaml::{Node, place, source_line, width};
-use super::super::{Confidence, Measure};
+use super::super::metric::{self, FromMetric};
+use super::super::schema::{MEAN, QUANTILE, RATIO, VALUE};
+use super::super::yaml::Node;
+use super::super::{Confidence, Measure, MinImpacted, Sum};
+use super::FileReader;
 use super::field::{Entry, Fields};
-use super::{Defaults, FileReader};
 use crate::alert::message;
 
 /// More dimensions than this make groups of one session.
 const MAX_DIMS: usize = 8;
 
-const DEFAULT_Z: f64 = 3.0;
+/// What the parts of a rule say that name columns; none for a part that was complained about.
+pub(super) struct Measured {
+    pub(super) columns: Option<Vec<String>>,
+    pub(super) from: Option<String>,
+    pub(super) measure: Option<Measure>,
+    pub(super) unit: Option<String>,
+    pub(super) samples: Option<Sum>,
+    pub(super) filter: Option<String>,
+    pub(super) group_by: Vec<String>,
+    pub(super) min_samples: Option<i64>,
+    pub(super) min_impacted: Option<MinImpacted>,
+    pub(super) impacted: Option<Sum>,
+    pub(super) confidence: Option<Confidence>,
+    /// Of the metric: whether small values are the bad ones.
+    pub(super) is_low_bad: Option<bool>,
+    /// Of the metric: its windows cannot be put together.
+    pub(super) is_one_minute: bool,
+}
 
 impl FileReader<'_, '_> {
-    pub(super) fn table(&mut self, fields: &Fields) -> Option<(String, Vec<String>)> {
+    pub(super) fn measured(&mut self, fields: &Fields, uid: Option<&str>) -> Measured {
+        let metric = self.metric(fields);
+        let table = self.table(fields, metric.as_ref());
+        let columns = table.as_ref().and_then(|(_, columns)| columns.clone());
+        let columns = columns.as_deref();
+        let (measure, unit) = match &metric {
+            Some(metric) if fields.get("value").is_none() => (Some(metric.measure.clone()), metric.unit.clone()),
+            _ => {
+                let measure = self.measure(fields, columns);
+                let unit = measure.as_ref().and_then(unit_of);
+                (measure, unit)
+            }
+        };
+        let own_samples = fields.get("samples").map(|entry| self.expression(&entry, columns).map(Sum::Of));
+        let of_metric = metric.as_ref().map(|metric| metric.samples.clone());
+        let samples = match own_samples {
+            Some(samples) => samples,
+            None => self.usual_samples(fields, measure.as_ref(), of_metric),
+        };
+        let filter = fields.get("where").and_then(|entry| self.expression(&entry, columns));
+        let group_by = self.group_by(fields, columns);
+        let (min_impacted, impacted) = self.min_impacted(fields, measure.as_ref(), columns);
+        let least = metric.as_ref().map(|metric| metric.min_samples);
+        let min_samples = self.min_samples(fields, uid, least);
+        let confidence = measure
+            .as_ref()
+            .map(|measure| self.fitting_confidence(fields, measure, samples.as_ref()));
+        Measured {
+            from: table.map(|(from, _)| from),
+            columns: columns.map(<[String]>::to_vec),
+            measure,
+            unit,
+            samples,
+            filter,
+            group_by,
+            min_samples,
+            min_impacted,
+            impacted,
+            confidence,
+            is_low_bad: metric.as_ref().and_then(|metric| metric.is_low_bad),
+            is_one_minute: metric.is_some_and(|metric| metric.is_one_minute),
+        }
+    }
+
+    fn metric(&mut self, fields: &Fields) -> Option<FromMetric> {
+        let name = self.optional_text(fields, "metric", "name a metric of `playhead metrics`")?;
+        let found = crate::metric::find(&name).and_then(metric::of);
+        if found.is_none() {
+            let names = crate::metric::METRICS.iter().map(|metric| metric.name);
+            let fix = did_you_mean(&name, names).unwrap_or_else(|| "`playhead metrics` lists them".to_owned());
+            let message = format!("unknown metric `{}`", message::clean(&name));
+            self.complain(&fields.place_of("metric"), message, fix);
+        }
+        found
+    }
+
+    /// The table's name and its columns; a query of the author's own has no table.
+    fn table(&mut self, fields: &Fields, metric: Option<&FromMetric>) -> Option<(String, Option<Vec<String>>)> {
+        if fields.get("from").is_none() {
+            if let Some(metric) = metric {
+                return Some((metric.table.clone(), self.set.catalogue.columns(&metric.table)));
+            }
+            if is_query(fields) {
+                return Some((String::new(), None));
+            }
+            if fields.get("metric").is_some() {
+                return None;
+            }
+        }
         let table = self.required_text(fields, "from", "name a gold table")?;
         if let Some(columns) = self.set.catalogue.columns(&table) {
-            return Some((table, columns));
+            return Some((table, Some(columns)));
         }
         let tables = self.set.catalogue.tables();
         let names: Vec<&str> = tables.iter().map(String::as_str).collect();
@@ -35,343 +118,207 @@ impl FileReader<'_, '_> {
         None
     }
 
-    pub(super) fn measure(&mut self, fields: &Fields, columns: Option<&[String]>) -> Option<Measure> {
-        let fix = "add `value: {ratio: {num: ..., den: ...}}` or `value: {mean: {sum: ..., count: ...}}`";
+    fn measure(&mut self, fields: &Fields, columns: Option<&[String]>) -> Option<Measure> {
+        if fields.get("value").is_none() && fields.get("metric").is_some() {
+            return None;
+        }
+        let fix = "add `value: {ratio: {num: ..., den: ...}}`, `value: {mean: {sum: ..., count: ...}}` or `metric: ...`";
         let entry = self.required(fields, "value", fix)?;
         let before = self.set.complaints.len();
         let value = self.fields(entry, &VALUE)?;
-        match (value.get("ratio"), value.get("mean")) {
-            (Some(entry), None) => {
+        let kinds: Vec<&str> = VALUE.names().into_iter().filter(|name| value.get(name).is_some()).collect();
+        let [kind] = kinds[..] else {
+            let message = format!("a value is one of {}", listed(&VALUE.names()));
+            self.complain_of_choice(&value, before, &message, fix);
+            return None;
+        };
+        let entry = value.get(kind)?;
+        match kind {
+            "ratio" => {
                 let parts = self.fields(entry, &RATIO)?;
-                let num = self.required_expression(&parts, "num", columns);
-                let den = self.required_expression(&parts, "den", columns);
+                let num = self.required_sum(&parts, "num", columns);
+                let den = self.required_sum(&parts, "den", columns);
                 Some(Measure::Ratio { num: num?, den: den? })
             }
-            (None, Some(entry)) => {
+            "mean" => {
                 let parts = self.fields(entry, &MEAN)?;
-                let sum = self.required_expression(&parts, "sum", columns);
-                let count = self.required_expression(&parts, "count", columns);
+                let sum = self.required_sum(&parts, "sum", columns);
+                let count = self.required_sum(&parts, "count", columns);
                 Some(Measure::Mean { sum: sum?, count: count? })
             }
-            _ => {
-                self.complain_of_choice(&value, before, "a value is one of ratio and mean", fix);
+            "expr" => Some(Measure::Whole {
+                value: self.expression(&entry, columns)?,
+                is_share: false,
+            }),
+            "quantile" => self.quantile(entry, columns),
+            _ => self.query(&entry),
+        }
+    }
+
+    fn required_sum(&mut self, fields: &Fields, key: &str, columns: Option<&[String]>) -> Option<Sum> {
+        let entry = self.required(fields, key, "name a column or an expression over columns")?;
+        self.expression(&entry, columns).map(Sum::Of)
+    }
+
+    fn quantile(&mut self, entry: Entry, columns: Option<&[String]>) -> Option<Measure> {
+        let fields = self.fields(entry, &QUANTILE)?;
+        let sketch = self.required(&fields, "sketch", "name a sketch column")?;
+        let column = self.columns_of_text(&sketch, columns);
+        let q = self.required(&fields, "q", "write for instance `q: 0.95`")?;
+        let Node::Float(quantile) = q.value else {
+            self.complain(&q.place, "`q` does not fit", "write a number above 0 and below 1, such as 0.95");
+            return None;
+        };
+        if !(*quantile > 0.0 && *quantile < 1.0) {
+            self.complain(&q.place, "`q` does not fit", "write a number above 0 and below 1, such as 0.95");
+            return None;
+        }
+        let column = column?;
+        if !column.ends_with("_sketch") {
+            let message = format!("`{column}` is no sketch");
+            self.complain(&sketch.place, message, "name a column that ends in `_sketch`");
+            return None;
+        }
+        Some(Measure::Whole {
+            value: format!("sketch_quantile(sketch_merge({column}), {quantile})"),
+            is_share: false,
+        })
+    }
+
+    /// A query of the author's own. The planner of the caller checks it; here it is one statement that reads.
+    fn query(&mut self, entry: &Entry) -> Option<Measure> {
+        let text = self.text_of(entry, "write a SELECT")?;
+        let lower = text.to_ascii_lowercase();
+        let fix = "write one SELECT that gives window_end, the dimensions, value and samples";
+        let is_read = lower.starts_with("select ") || lower.starts_with("with ");
+        let is_one = !text.contains([';']) && !text.contains("--") && !text.contains("/*");
+        if !is_read || !is_one {
+            self.complain(&entry.place, "this is not one plain query", fix);
+            return None;
+        }
+        Some(Measure::Query { text })
+    }
+
+    fn usual_samples(&mut self, fields: &Fields, measure: Option<&Measure>, of_metric: Option<Sum>) -> Option<Sum> {
+        if of_metric.is_some() && fields.get("value").is_none() {
+            return of_metric;
+        }
+        match measure? {
+            Measure::Ratio { den, .. } => Some(den.clone()),
+            Measure::Mean { count, .. } => Some(count.clone()),
+            Measure::Query { .. } => Some(Sum::Of("samples".to_owned())),
+            Measure::Whole { .. } => {
+                let message = "`samples` is missing: this value has no denominator to count";
+                self.complain(&fields.place, message, "add `samples: <column>`");
                 None
             }
         }
     }
 
-    fn required_expression(&mut self, fields: &Fields, key: &str, columns: Option<&[String]>) -> Option<String> {
-        let entry = self.required(fields, key, "name a column or an expression over columns")?;
-        self.expression(&entry, columns)
-    }
-
-    /// An SQL expression whose columns exist. The planner of the caller checks the rest.
-    pub(super) fn expression(&mut self, entry: &Entry, columns: Option<&[String]>) -> Option<String> {
-        let text = self.text_of(entry, "write an SQL expression over columns")?;
-        let names = match column_names(&text) {
-            Ok(names) => names,
-            Err(message) => {
-                let fix = "write one SQL expression over the columns of the table";
-                self.complain(&entry.place, message, fix);
-                return None;
-            }
-        };
-        let columns = columns?;
-        let before = self.set.complaints.len();
-        for (offset, name) in names {
-            if columns.iter().any(|column| column == name) {
-                continue;
-            }
-            let at = self.word_at(entry.place.at, offset, name);
-            let (message, fix) = unknown_column(name, columns);
-            self.complain_at(at, &entry.place.path, message, fix);
-        }
-        (self.set.complaints.len() == before).then_some(text)
-    }
-
-    /// Line, column and width of a word of a text, if the text is on one line; else of the text.
-    fn word_at(&self, text_at: Location, offset: usize, word: &str) -> (usize, usize, usize) {
-        let (line, column) = place(text_at);
-        let source: Vec<char> = source_line(self.text, line).chars().collect();
-        let word: Vec<char> = word.chars().collect();
-        // A quoted text starts one character later.
-        let first = column - 1 + offset;
-        let stands_at = |start: &usize| source.get(*start..).is_some_and(|rest| rest.starts_with(&word));
-        match [first, first + 1].into_iter().find(stands_at) {
-            Some(start) => (line, start + 1, word.len()),
-            None => (line, column, width(text_at)),
-        }
-    }
-
-    pub(super) fn group_by(&mut self, fields: &Fields, columns: Option<&[String]>) -> Vec<String> {
+    fn group_by(&mut self, fields: &Fields, columns: Option<&[String]>) -> Vec<String> {
         let Some(entry) = fields.get("group_by") else {
             return Vec::new();
         };
-        let mut dims = Vec::new();
-        for (place, dim) in self.texts(&entry, "list columns of the table") {
-            let is_time = dim == "window_start" || dim == "window_end";
-            if is_time || dims.contains(&dim) {
-                let message = format!("`{dim}` cannot be a dimension here");
-                let fix = "name each dimension once; time is no dimension";
-                self.complain(&place, message, fix);
-                continue;
-            }
-            if let Some(columns) = columns
-                && !columns.contains(&dim)
-            {
-                let (message, fix) = unknown_column(&dim, columns);
-                self.complain(&place, message, fix);
-            }
-            dims.push(dim);
-        }
+        let dims = self.columns_of(&entry, columns);
         if dims.len() > MAX_DIMS {
             let message = format!("{} dimensions are too many", dims.len());
             self.complain(&entry.place, message, format!("keep to {MAX_DIMS}"));
         }
         dims
     }
-
-    pub(super) fn min_samples(&mut self, fields: &Fields, uid: Option<&str>) -> Option<i64> {
-        let Some(entry) = fields.get("min_samples") else {
-            let message = format!("rule `{}` has no `min_samples`", uid.unwrap_or("?"));
-            let fix = "add `min_samples: <n>`; with 25 sessions a healthy 3 % group breaches 5 % in 17 % of windows";
-            self.complain(&fields.place, message, fix);
-            return None;
-        };
-        self.whole_number(&entry, 1)
-    }
-
-    pub(super) fn confidence(&mut self, fields: &Fields) -> Option<Confidence> {
-        let entry = fields.get("confidence")?;
-        let fields = self.fields(entry, &CONFIDENCE)?;
-        let method = self.required(&fields, "method", "write `method: wilson`, `normal` or `none`")?;
-        let z = self.z(&fields);
-        let methods = [
-            ("wilson", Confidence::Wilson { z }),
-            ("normal", Confidence::Normal { z }),
-            ("none", Confidence::None),
-        ];
-        self.word(&method, &methods, &[])
-    }
-
-    fn z(&mut self, fields: &Fields) -> f64 {
-        let Some(entry) = fields.get("z") else {
-            return DEFAULT_Z;
-        };
-        match entry.value {
-            Node::Int(z @ 1..=10) => *z as f64,
-            Node::Float(z) if *z > 0.0 && *z <= 10.0 => *z,
-            _ => {
-                let fix = "write a number above 0, at most 10; 3 is usual";
-                self.complain(&entry.place, "`z` does not fit", fix);
-                DEFAULT_Z
-            }
-        }
-    }
-
-    /// The bound that the value admits. A default that does not fit is passed over; a bound that
-    /// the rule itself asks for and that has no meaning is a complaint.
-    pub(super) fn fitting_confidence(
-        &mut self,
-        fields: &Fields,
-        measure: &Measure,
-        has_own_samples: bool,
-        asked: Option<Confidence>,
-        defaults: &Defaults,
-    ) -> Confidence {
-        let is_share = measure.is_ratio() && !has_own_samples;
-        let fits = |confidence: &Confidence| match confidence {
-            Confidence::None => true,
-            Confidence::Wilson { .. } => is_share,
-            Confidence::Normal { .. } => measure.is_ratio(),
-        };
-        let Some(asked) = asked else {
-            let usual = if is_share {
-                Confidence::Wilson { z: DEFAULT_Z }
-            } else {
-                Confidence::None
-            };
-            return defaults.confidence.filter(fits).unwrap_or(usual);
-        };
-        if fits(&asked) {
-            return asked;
-        }
-        let (message, fix) = match asked {
-            Confidence::Wilson { .. } => (
-                "wilson holds only for a ratio that counts a part of its denominator",
-                "write `method: none`, or `normal` for a ratio with its own `samples`",
-            ),
-            _ => (
-                "normal needs a spread, and a mean of sums has none",
-                "write `method: none` and a larger `min_samples`",
-            ),
-        };
-        self.complain(&fields.place_of("confidence"), message, fix);
-        Confidence::None
-    }
 }
 
-fn unknown_column(name: &str, columns: &[String]) -> (String, String) {
-    let names: Vec<&str> = columns.iter().map(String::as_str).collect();
-    let fix = did_you_mean(name, names.iter().copied()).unwrap_or_else(|| format!("the columns are {}", listed(&names)));
-    (format!("unknown column `{}`", message::clean(name)), fix)
+fn is_query(fields: &Fields) -> bool {
+    let value = fields.get("value");
+    value.is_some_and(|value| matches!(value.value, Node::Map(entries) if entries.iter().any(|(key, _)| key.value == "sql")))
+}
+
+/// The unit of the value: `ratio`, else by the name of the column.
+fn unit_of(measure: &Measure) -> Option<String> {
+    let name = match measure {
+        Measure::Ratio { .. } => return Some("ratio".to_owned()),
+        Measure::Mean { sum, .. } => sum.column()?,
+        Measure::Whole { value, .. } => value.strip_prefix("sketch_quantile(sketch_merge(")?.split(')').next()?,
+        Measure::Query { .. } => return None,
+    };
+    let name = name.strip_suffix("_sum").unwrap_or(name);
+    let name = name.strip_suffix("_sketch").unwrap_or(name);
+    if let Some(unit) = ["ms", "bps", "kbps", "bytes"]
+        .into_iter()
+        .find(|unit| name.ends_with(&format!("_{unit}")))
+    {
+        return Some(unit.to_owned());
+    }
+    // The sketches of times leave the unit out of their names.
+    let is_time = ["ttfb", "startup", "stall_length", "live_latency", "buffer", "exit_wait"];
+    (matches!(measure, Measure::Whole { .. }) && is_time.iter().any(|time| name.starts_with(time))).then(|| "ms".to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::super::tests::{check, parsed};
     use super::*;
-    use crate::alert::tests::seed_rule;
 
     #[test]
-    fn a_share_is_bounded_by_wilson_unless_it_has_samples_of_its_own() {
-        let z3 = Confidence::Wilson { z: 3.0 };
-        let with = |text: &str| parsed("min_samples: 500", &format!("min_samples: 500\n        {text}")).confidence;
-        assert_eq!(with("enabled: true"), z3);
-        assert_eq!(with("samples: clients"), Confidence::None);
-        assert_eq!(with("confidence: {method: none}"), Confidence::None);
-        let normal = "samples: clients\n        confidence: {method: normal, z: 2.5}";
-        assert_eq!(with(normal), Confidence::Normal { z: 2.5 });
-        assert_eq!(seed_rule("cdn-latency-baseline").confidence, Confidence::None);
-        assert_eq!(seed_rule("isp-rebuffering-peers").confidence, Confidence::None);
-    }
-
-    #[test]
-    fn tables_and_columns_must_exist() {
+    fn a_metric_gives_table_value_and_samples() {
+        let old = "from: gold.errors_1m\n        value: {ratio: {num: clients_with_errors, den: clients}}\n        group_by: [device_type, app_name]\n        min_samples: 500\n";
+        let rule = parsed(old, "metric: error_rate_app\n        group_by: [device_type]\n");
+        assert_eq!((rule.from.as_str(), rule.unit.as_deref()), ("gold.errors_1m", Some("ratio")));
+        assert_eq!(rule.samples_of(), "clients");
+        assert!(rule.is_share_of_samples());
+        assert_eq!(rule.confidence, Confidence::Wilson { z: 3.0 });
         check(
-            "gold.errors_1m",
-            "gold.error_1m",
+            old,
+            "metric: error_rate_ap\n",
             r"
-alerts/a.yaml:9:15: unknown table `gold.error_1m`, at groups[0].rules[0].from
-    9 |         from: gold.error_1m
-      |               ^^^^^^^^^^^^^ did you mean `gold.errors_1m`?
-",
-        );
-        check(
-            "gold.errors_1m",
-            "silver.audience",
-            r"
-alerts/a.yaml:9:15: unknown table `silver.audience`, at groups[0].rules[0].from
-    9 |         from: silver.audience
-      |               ^^^^^^^^^^^^^^^ the tables are gold.cdn_1m, gold.errors_1m, gold.playback_1m
-",
-        );
-        check(
-            "num: clients_with_errors",
-            "num: clients_with_error",
-            r"
-alerts/a.yaml:10:30: unknown column `clients_with_error`, at groups[0].rules[0].value.ratio.num
-   10 |         value: {ratio: {num: clients_with_error, den: clients}}
-      |                              ^^^^^^^^^^^^^^^^^^ did you mean `clients_with_errors`?
-",
-        );
-        check(
-            "den: clients}",
-            r#"den: "clients + 2 * client"}"#,
-            r#"
-alerts/a.yaml:10:71: unknown column `client`, at groups[0].rules[0].value.ratio.den
-   10 |         value: {ratio: {num: clients_with_errors, den: "clients + 2 * client"}}
-      |                                                                       ^^^^^^ did you mean `clients`?
-"#,
-        );
-        check(
-            "group_by: [device_type, app_name]",
-            "group_by: [device_typ, app_name, app_name]",
-            r"
-alerts/a.yaml:11:20: unknown column `device_typ`, at groups[0].rules[0].group_by
-   11 |         group_by: [device_typ, app_name, app_name]
-      |                    ^^^^^^^^^^ did you mean `device_type`?
-alerts/a.yaml:11:42: `app_name` cannot be a dimension here, at groups[0].rules[0].group_by
-   11 |         group_by: [device_typ, app_name, app_name]
-      |                                          ^^^^^^^^ name each dimension once; time is no dimension
-",
-        );
-        check(
-            "min_samples: 500",
-            r#"min_samples: 500
-        where: "app_nam = 'x'' y' AND device_type IN ('tv') AND upper(app_name) <> 'A'""#,
-            r#"
-alerts/a.yaml:13:17: unknown column `app_nam`, at groups[0].rules[0].where
-   13 |         where: "app_nam = 'x'' y' AND device_type IN ('tv') AND upper(app_name) <> 'A'"
-      |                 ^^^^^^^ did you mean `app_name`?
-"#,
-        );
-        check(
-            "min_samples: 500",
-            "min_samples: 500\n        where: >-\n          app_name = 'x'\n          and nosuch = 3",
-            r"
-alerts/a.yaml:14:11: unknown column `nosuch`, at groups[0].rules[0].where
-   14 |           app_name = 'x'
-      |           ^^^^^^^^^^^^^^ the columns are window_start, window_end, app_name, app_version, device_type, clients, clients_with_errors
+alerts/a.yaml:9:17: unknown metric `error_rate_ap`, at groups[0].rules[0].metric
+    9 |         metric: error_rate_ap
+      |                 ^^^^^^^^^^^^^ did you mean `error_rate_app`?
 ",
         );
     }
 
     #[test]
-    fn a_rule_says_how_many_samples_it_needs() {
+    fn values_that_do_not_add_up_say_what_their_samples_are() {
+        let old = "{ratio: {num: clients_with_errors, den: clients}}";
         check(
-            "        min_samples: 500\n",
-            "",
-            r"
-alerts/a.yaml:7:9: rule `errors` has no `min_samples`, at groups[0].rules[0]
+            old,
+            "{expr: \"max(clients)\"}",
+            r#"
+alerts/a.yaml:7:9: `samples` is missing: this value has no denominator to count, at groups[0].rules[0]
     7 |       - alert: Errors
-      |         ^ add `min_samples: <n>`; with 25 sessions a healthy 3 % group breaches 5 % in 17 % of windows
-",
+      |         ^ add `samples: <column>`
+alerts/a.yaml:13:54: this threshold is no share, at groups[0].rules[0].condition.threshold
+   13 |         condition: {test: value, op: ">", threshold: 5%}
+      |                                                      ^^ write a number in the unit of the value, such as `20`
+"#,
         );
         check(
-            "min_samples: 500",
-            "min_samples: 0",
-            r"
-alerts/a.yaml:12:22: a whole number is needed, at groups[0].rules[0].min_samples
-   12 |         min_samples: 0
-      |                      ^ write a whole number, 1 or more
-",
+            old,
+            "{quantile: {sketch: clients, q: 95}}",
+            r#"
+alerts/a.yaml:10:48: `q` does not fit, at groups[0].rules[0].value.quantile.q
+   10 |         value: {quantile: {sketch: clients, q: 95}}
+      |                                                ^^ write a number above 0 and below 1, such as 0.95
+"#,
         );
         check(
-            "min_samples: 500",
-            "min_samples: many",
-            r"
-alerts/a.yaml:12:22: a whole number is needed, at groups[0].rules[0].min_samples
-   12 |         min_samples: many
-      |                      ^^^^ write a whole number, 1 or more
-",
-        );
-    }
-
-    #[test]
-    fn confidence_must_mean_something() {
-        check(
-            "min_samples: 500",
-            "min_samples: 500\n        samples: clients\n        confidence: {method: wilson}",
-            r"
-alerts/a.yaml:14:21: wilson holds only for a ratio that counts a part of its denominator, at groups[0].rules[0].confidence
-   14 |         confidence: {method: wilson}
-      |                     ^ write `method: none`, or `normal` for a ratio with its own `samples`
-",
+            old,
+            "{sql: \"SELECT 1; DROP TABLE x\"}",
+            r#"
+alerts/a.yaml:10:22: this is not one plain query, at groups[0].rules[0].value.sql
+   10 |         value: {sql: "SELECT 1; DROP TABLE x"}
+      |                      ^^^^^^^^^^^^^^^^^^^^^^^^ write one SELECT that gives window_end, the dimensions, value and samples
+"#,
         );
         check(
-            "min_samples: 500",
-            "min_samples: 500\n        confidence: {method: wilson, z: 50}",
-            r"
-alerts/a.yaml:13:41: `z` does not fit, at groups[0].rules[0].confidence.z
-   13 |         confidence: {method: wilson, z: 50}
-      |                                         ^^ write a number above 0, at most 10; 3 is usual
-",
-        );
-        check(
-            r#"{ratio: {num: clients_with_errors, den: clients}}
-        group_by: [device_type, app_name]
-        min_samples: 500
-        condition: {test: value, op: ">", threshold: 5%}"#,
-            r#"{mean: {sum: clients_with_errors, count: clients}}
-        min_samples: 500
-        confidence: {method: normal}
-        condition: {test: value, op: ">", threshold: 5}"#,
-            r"
-alerts/a.yaml:12:21: normal needs a spread, and a mean of sums has none, at groups[0].rules[0].confidence
-   12 |         confidence: {method: normal}
-      |                     ^ write `method: none` and a larger `min_samples`
-",
+            old,
+            "{ratio: {num: clients_with_errors, den: clients}, expr: \"max(clients)\"}",
+            r#"
+alerts/a.yaml:10:16: a value is one of ratio, mean, expr, quantile, sql, at groups[0].rules[0].value
+   10 |         value: {ratio: {num: clients_with_errors, den: clients}, expr: "max(clients)"}
+      |                ^ add `value: {ratio: {num: ..., den: ...}}`, `value: {mean: {sum: ..., count: ...}}` or `metric: ...`
+"#,
         );
     }
 }

@@ -1,0 +1,117 @@
+//! Answers of the engine as the rows that rules are judged by.
+//!
+//! Stands between `sql`, which runs the texts of a rule, and `alert`, which knows no tables: batches in,
+//! `MinuteRow` and `SlotRow` out.
+//!
+//! Invariant: columns are read by their place, which `Rule::queries` and `Rule::history_sql` promise.
+//! Invariant: a sum that is null counts nothing and is 0; a value that is no number stays one (NaN), for
+//! it means that there is no value.
+
+use std::collections::BTreeMap;
+
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int32Array, RecordBatch, StringArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float64Type, Int32Type, TimeUnit, TimestampMicrosecondType};
+
+use crate::alert::{Dims, MinuteRow, SlotRow};
+
+/// Minute rows by the start of their minute.
+pub type Minutes = BTreeMap<i64, Vec<MinuteRow>>;
+
+/// Takes in the answer to one of `Rule::queries`.
+pub fn add_minutes(by_minute: &mut Minutes, batches: &[RecordBatch], dims: usize) {
+    for batch in batches {
+        let starts = times(batch.column(0));
+        let group = Group::of(batch, 1, dims, 4);
+        for (row, start) in starts.iter().enumerate() {
+            let minute_ms = start.div_euclid(1000);
+            by_minute.entry(minute_ms).or_default().push(MinuteRow {
+                minute_ms,
+                dims: group.dims(row),
+                num: group.sum(0, row),
+                den: group.sum(1, row),
+                samples: group.sum(2, row),
+                impacted: group.sum(3, row),
+            });
+        }
+    }
+}
+
+/// The answer to `Rule::history_sql`.
+pub fn slots(batches: &[RecordBatch], dims: usize) -> Vec<SlotRow> {
+    let mut slots = Vec::new();
+    for batch in batches {
+        let [days, numbers] = [0, 1].map(|index| int32s(batch.column(index)));
+        let group = Group::of(batch, 2, dims, 3);
+        for row in 0..batch.num_rows() {
+            slots.push(SlotRow {
+                day: days.value(row),
+                slot: numbers.value(row),
+                dims: group.dims(row),
+                num: group.sum(0, row),
+                den: group.sum(1, row),
+                samples: group.sum(2, row),
+            });
+        }
+    }
+    slots
+}
+
+/// Dimensions and sums of an answer, from a given column on.
+struct Group {
+    dims: Vec<StringArray>,
+    sums: Vec<Float64Array>,
+}
+
+impl Group {
+    fn of(batch: &RecordBatch, first: usize, dims: usize, sums: usize) -> Group {
+        let sums = first + dims..first + dims + sums;
+        Group {
+            dims: (first..first + dims).map(|index| texts(batch.column(index))).collect(),
+            sums: sums.map(|index| floats(batch.column(index))).collect(),
+        }
+    }
+
+    fn dims(&self, row: usize) -> Dims {
+        self.dims
+            .iter()
+            .map(|dim| dim.is_valid(row).then(|| dim.value(row).to_string()))
+            .collect()
+    }
+
+    fn sum(&self, index: usize, row: usize) -> f64 {
+        let sums = &self.sums[index];
+        if sums.is_valid(row) { sums.value(row) } else { 0.0 }
+    }
+}
+
+/// Texts of a column of any kind of text.
+pub fn texts(column: &ArrayRef) -> StringArray {
+    match cast(column, &DataType::Utf8) {
+        Ok(column) => column.as_string::<i32>().clone(),
+        Err(_) => StringArray::new_null(column.len()),
+    }
+}
+
+/// Doubles of a column of any kind of number.
+pub fn floats(column: &ArrayRef) -> Float64Array {
+    match cast(column, &DataType::Float64) {
+        Ok(column) => column.as_primitive::<Float64Type>().clone(),
+        Err(_) => Float64Array::new_null(column.len()),
+    }
+}
+
+fn int32s(column: &ArrayRef) -> Int32Array {
+    match cast(column, &DataType::Int32) {
+        Ok(column) => column.as_primitive::<Int32Type>().clone(),
+        Err(_) => Int32Array::from(vec![0; column.len()]),
+    }
+}
+
+/// Epoch microseconds, whatever the zone.
+fn times(column: &ArrayRef) -> Vec<i64> {
+    match cast(column, &DataType::Timestamp(TimeUnit::Microsecond, None)) {
+        Ok(column) => column.as_primitive::<TimestampMicrosecondType>().values().to_vec(),
+        Err(_) => vec![0; column.len()],
+    }
+}

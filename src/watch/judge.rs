@@ -1,0 +1,195 @@
+//! The judge: rules in force, what they remember, and one window end after the other.
+//!
+//! Stands between gold and the record of `watch`, and behind `playhead alerts replay`, which judges history
+//! without recording: a session over gold and window ends in, transitions out.
+//!
+//! Invariant: all rules of a window end are judged against the states before it, in order of event time.
+//! Invariant: a rule whose query fails says so by its `eval_error` and stops no other; a lake that cannot
+//! be read stops all of them, for then nothing has been judged.
+//! Invariant: what is judged follows from the rows alone, not from how many ends come at once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::answers::{Minutes, add_minutes, slots};
+use crate::alert::baseline::{FiringSpans, firing_spans, usable};
+use crate::alert::rule::{Rule, RuleSet};
+use crate::alert::{MinuteRow, SlotRow, States, Transition, close_removed, evaluate, evaluate_failed, fold, route};
+use crate::sql::{self, QueryLimits, Session, SqlError};
+
+/// Past episodes of one alert that its baseline leaves out, the newest: the longest lookback is eight weeks,
+/// and an alert that fires more often than this has no usual state.
+const SPANS_MAX: usize = 1_000;
+
+/// Rules in force with their memory.
+pub struct Judge {
+    rules: Arc<RuleSet>,
+    states: States,
+    /// Episodes that have ended.
+    ended: FiringSpans,
+}
+
+/// A window end, and whether a row of gold is near enough to be in its window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
+    pub at_ms: i64,
+    pub has_rows: bool,
+}
+
+/// The answer to a rule's `history_sql`, kept for as long as the text stays the same.
+type Histories<'r> = BTreeMap<&'r str, (String, Result<Vec<SlotRow>, String>)>;
+
+impl Judge {
+    /// `events` are all transitions that are stored.
+    pub fn new(rules: RuleSet, events: &[Transition]) -> Judge {
+        Judge {
+            rules: Arc::new(rules),
+            states: fold(events),
+            ended: firing_spans(events, &States::default()),
+        }
+    }
+
+    pub fn rules(&self) -> &RuleSet {
+        &self.rules
+    }
+
+    pub fn replace_rules(&mut self, rules: RuleSet) {
+        self.rules = Arc::new(rules);
+    }
+
+    pub fn states(&self) -> &States {
+        &self.states
+    }
+
+    /// True while an end without rows near it may change something: an alert is open, or a rule tells that
+    /// there are none.
+    pub fn is_awake(&self) -> bool {
+        !self.states.is_empty() || self.rules.rules.iter().any(Rule::tells_no_data)
+    }
+
+    /// Judges these window ends, in order; those that have no rows only while it is awake. Returns what
+    /// changes, and the last end that was judged.
+    ///
+    /// # Errors
+    /// The lake cannot be read.
+    pub async fn judge(
+        &mut self,
+        context: &Session,
+        limits: QueryLimits,
+        ends: &[End],
+    ) -> Result<(Vec<Transition>, Option<i64>), SqlError> {
+        let ask = &Ask { context, limits };
+        let rules = &*Arc::clone(&self.rules);
+        let asked: Vec<i64> = ends.iter().map(|end| end.at_ms).collect();
+        let mut answers = Vec::with_capacity(rules.rules.len());
+        for rule in &rules.rules {
+            answers.push(ask.minutes(rule, &asked).await?);
+        }
+        let mut histories = Histories::new();
+        let (mut transitions, mut last) = (Vec::new(), None);
+        for end in ends {
+            if !end.has_rows && !self.is_awake() {
+                continue;
+            }
+            let mut events = close_removed(&rules.rules, end.at_ms, &self.states, &rules.hash);
+            for (rule, answer) in rules.rules.iter().zip(&answers) {
+                let history = self.history(rule, end.at_ms, ask, &mut histories).await?;
+                events.extend(match (answer, history) {
+                    (Ok(minutes), Ok(history)) => self.evaluated(rule, end.at_ms, minutes, &history, &rules.hash),
+                    _ => evaluate_failed(rule, end.at_ms, &self.states, &rules.hash),
+                });
+            }
+            let events = route(rules, end.at_ms, events, &self.states);
+            self.states.apply_all(&events);
+            self.note_ended(&events);
+            transitions.extend(events);
+            last = Some(end.at_ms);
+        }
+        Ok((transitions, last))
+    }
+
+    fn evaluated(&self, rule: &Rule, end_ms: i64, minutes: &Minutes, history: &[SlotRow], hash: &str) -> Vec<Transition> {
+        let rows = in_window(rule, end_ms, minutes);
+        evaluate(rule, end_ms, &rows, history, &self.states, hash)
+    }
+
+    /// What the rule's baseline leans on, without the time of incidents.
+    async fn history<'r>(
+        &self,
+        rule: &'r Rule,
+        end_ms: i64,
+        ask: &Ask<'_>,
+        histories: &mut Histories<'r>,
+    ) -> Result<Result<Vec<SlotRow>, String>, SqlError> {
+        let Some(text) = rule.history_sql(end_ms) else {
+            return Ok(Ok(Vec::new()));
+        };
+        if histories.get(rule.uid()).is_none_or(|(known, _)| *known != text) {
+            let answer = ask.slots(rule, &text).await?;
+            histories.insert(rule.uid(), (text, answer));
+        }
+        let (_, answer) = &histories[rule.uid()];
+        Ok(answer.clone().map(|history| usable(rule, history, &self.spans())))
+    }
+
+    /// When alerts were firing, and since when they are.
+    fn spans(&self) -> FiringSpans {
+        let mut spans = firing_spans([], &self.states);
+        for (fingerprint, ended) in &self.ended {
+            spans.entry(fingerprint.clone()).or_default().extend(ended);
+        }
+        spans
+    }
+
+    fn note_ended(&mut self, events: &[Transition]) {
+        for (fingerprint, spans) in firing_spans(events, &States::default()) {
+            let known = self.ended.entry(fingerprint).or_default();
+            known.extend(spans);
+            known.drain(..known.len().saturating_sub(SPANS_MAX));
+        }
+    }
+}
+
+fn in_window(rule: &Rule, end_ms: i64, minutes: &Minutes) -> Vec<MinuteRow> {
+    let window = minutes.range(end_ms - rule.window_ms()..end_ms);
+    window.flat_map(|(_, rows)| rows).cloned().collect()
+}
+
+/// Questions of rules to gold.
+struct Ask<'c> {
+    context: &'c Session,
+    limits: QueryLimits,
+}
+
+impl Ask<'_> {
+    async fn minutes(&self, rule: &Rule, ends: &[i64]) -> Result<Result<Minutes, String>, SqlError> {
+        let mut minutes = Minutes::new();
+        for text in rule.queries(ends) {
+            match of_rule(rule, sql::query(self.context, &text, self.limits).await)? {
+                Ok((_, batches)) => add_minutes(&mut minutes, &batches, rule.group_by().len()),
+                Err(why) => return Ok(Err(why)),
+            }
+        }
+        Ok(Ok(minutes))
+    }
+
+    async fn slots(&self, rule: &Rule, text: &str) -> Result<Result<Vec<SlotRow>, String>, SqlError> {
+        let answer = of_rule(rule, sql::query(self.context, text, self.limits).await)?;
+        Ok(answer.map(|(_, batches)| slots(&batches, rule.group_by().len())))
+    }
+}
+
+/// Tells what is wrong with the rule from what is wrong with the lake.
+fn of_rule<T>(rule: &Rule, answer: Result<T, SqlError>) -> Result<Result<T, String>, SqlError> {
+    match answer {
+        Ok(answer) => Ok(Ok(answer)),
+        Err(error) if error.is_of_lake() => Err(error),
+        Err(error) => {
+            tracing::error!(
+                rule = rule.uid(),
+                "the query of an alert rule failed: {error}; its windows are judged by its `eval_error`"
+            );
+            Ok(Err(error.to_string()))
+        }
+    }
+}
