@@ -7,7 +7,7 @@
 //! In the order of the walk: `rule` (files to checked rules), `window` (rows to groups), `baseline`,
 //! `reading` (what a rule sees of a group), `life` (where an alert goes from there), `evaluate`,
 //! `transition` and `state` (what is recorded and what is remembered), `route` (silences, inhibition,
-//! hours, many alerts as one), `message`. Beside it: `late` (windows that changed after they were
+//! hours, many alerts as one), `cause` (what explains it), `message`. Beside it: `late` (windows that changed after they were
 //! judged), `rule_test` and `replay` for people who write rules.
 //!
 //! Invariant: no clock, no randomness; the same input gives the same transitions, bit for bit, in
@@ -15,6 +15,7 @@
 //! Invariant: state is the fold of transitions; nothing else is remembered.
 
 pub mod baseline;
+pub mod cause;
 pub mod evaluate;
 pub mod form;
 pub mod late;

@@ -12,6 +12,7 @@ mod answers;
 mod judge;
 mod ledger;
 mod outbox;
+mod why;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -355,7 +355,11 @@ pub fn human(event: &Transition) -> String {
         (Some(_), Some(summary)) if event.status.is_firing() => clean_to(summary, MAX_RENDERED_CHARS),
         _ => finding(event),
     };
-    format!("{}{space}{dims}: {finding}, {}", subject(event), since(event))
+    let cause = match event.causes.as_ref().and_then(|causes| causes.found.first()) {
+        Some(cause) if event.status.is_firing() => format!("; {cause}"),
+        _ => String::new(),
+    };
+    format!("{}{space}{dims}: {finding}, {}{cause}", subject(event), since(event))
 }
 
 /// `cdn=b country=ES`.

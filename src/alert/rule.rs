@@ -17,6 +17,7 @@ mod query;
 mod read;
 mod schema;
 mod silence;
+mod why;
 pub(super) mod yaml;
 
 use std::collections::BTreeMap;
@@ -29,6 +30,7 @@ pub use complaint::Complaint;
 pub use editor::{rule_schema, silence_schema};
 pub use read::parse_rules;
 pub use silence::{Inhibition, Matchers, Pattern, Silence, silence_yaml};
+pub use why::Why;
 
 pub(super) use silence::attribute;
 

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::answers::{Minutes, add_minutes, slots};
+use super::why::explain_new;
 use crate::alert::baseline::{FiringSpans, firing_spans, usable};
 use crate::alert::rule::{Rule, RuleSet};
 use crate::alert::{MinuteRow, SlotRow, States, Transition, close_removed, evaluate, evaluate_failed, fold, route};
@@ -99,7 +100,8 @@ impl Judge {
                     _ => evaluate_failed(rule, end.at_ms, &self.states, &rules.hash),
                 });
             }
-            let events = route(rules, end.at_ms, events, &self.states);
+            let mut events = route(rules, end.at_ms, events, &self.states);
+            explain_new(context, limits, rules, &mut events).await?;
             self.states.apply_all(&events);
             self.note_ended(&events);
             transitions.extend(events);

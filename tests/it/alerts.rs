@@ -194,6 +194,25 @@ fn an_outage_on_one_kind_of_device_fires_and_resolves() {
 }
 
 #[test]
+fn an_alert_that_is_to_be_explained_names_the_dimension_that_its_rule_does_not_group_by() {
+    let explained = [(
+        "group_by: [device_type, app_name]",
+        "group_by: [app_name]\n        explain: {dims: [app_name, device_type]}",
+    )];
+    // One app on both devices, so that the device is what explains it.
+    let watched = Watched::new(&[("errors.yaml", error_rule(&explained).replace("on {{ device_type }} ", ""))]);
+    let file = watched.bench.write("outage.ndjson", outage().replace("Example Web", "Example TV"));
+    let output = watched.ingest(&[&file], "}");
+    let told = watched.told();
+    let firing = told.iter().find(|event| event["status"] == "firing").expect("it fires");
+    assert_eq!(firing["cause_answer"], "found", "{firing}");
+    assert_eq!(firing["cause"][0]["dims"], json!({"device_type": "tv"}), "{firing}");
+    assert!(firing["cause"][0]["share"].as_f64().is_some_and(|share| share > 0.9), "{firing}");
+    let lines = alert_lines(&output);
+    assert!(lines[0].contains("; device_type=tv explains "), "{}", lines[0]);
+}
+
+#[test]
 fn a_simulated_isp_incident_names_that_isp_and_no_other() {
     // Numbers for a small audience; a country of the simulation has two ISPs at the most.
     let replaced = [

@@ -5,7 +5,7 @@
 //!
 //! Invariant: a value of a rule is in a query only as a checked expression or as a quoted name.
 
-use super::{Baseline, Measure, Rule, Shape, Sum};
+use super::{Baseline, History, Measure, Rule, Shape, Sum};
 use crate::alert::{DAY_MS, MINUTE_MS, message};
 
 impl Rule {
@@ -83,13 +83,25 @@ impl Rule {
         let Some(Baseline::History(history)) = &self.baseline else {
             return None;
         };
+        let (day_sql, slot_sql) = day_and_slot_sql(history.slot_ms);
+        let (from_ms, to_ms, meant) = self.history_range(history, window_end_ms);
+        Some(format!(
+            "SELECT CAST({day_sql} AS INT) AS day, CAST({slot_sql} AS INT) AS slot, {}{} FROM {} WHERE {}{meant} GROUP BY {}",
+            self.dims_sql(),
+            self.history_sums_sql(),
+            quoted(&self.from),
+            self.filter_sql(from_ms, to_ms),
+            ordinals(1..=2 + self.group_by.len()),
+        ))
+    }
+
+    /// The minutes that a baseline is made of: from, to, and what else a row must satisfy.
+    pub(super) fn history_range(&self, history: &History, window_end_ms: i64) -> (i64, i64, String) {
         let slot_ms = history.slot_ms;
-        let epoch_s = "CAST(date_part('epoch', window_start) AS BIGINT)";
-        let day_sql = format!("{epoch_s} / {}", DAY_MS / 1_000);
-        let slot_sql = format!("{epoch_s} % {} / {}", DAY_MS / 1_000, slot_ms / 1_000);
+        let (day_sql, slot_sql) = day_and_slot_sql(slot_ms);
         let (day, slot) = slot_of(window_end_ms, slot_ms);
         let today_ms = day.saturating_mul(DAY_MS);
-        let (from_ms, to_ms, meant) = match history.shape {
+        match history.shape {
             Shape::SameSlot => (
                 today_ms.saturating_sub(history.lookback * DAY_MS),
                 today_ms,
@@ -105,15 +117,7 @@ impl Rule {
                 let to_ms = first.saturating_mul(slot_ms);
                 (to_ms.saturating_sub(history.lookback * slot_ms), to_ms, String::new())
             }
-        };
-        Some(format!(
-            "SELECT CAST({day_sql} AS INT) AS day, CAST({slot_sql} AS INT) AS slot, {}{} FROM {} WHERE {}{meant} GROUP BY {}",
-            self.dims_sql(),
-            self.history_sums_sql(),
-            quoted(&self.from),
-            self.filter_sql(from_ms, to_ms),
-            ordinals(1..=2 + self.group_by.len()),
-        ))
+        }
     }
 
     fn dims_sql(&self) -> String {
@@ -129,7 +133,7 @@ impl Rule {
         format!("{}, {impacted}", self.history_sums_sql())
     }
 
-    fn history_sums_sql(&self) -> String {
+    pub(super) fn history_sums_sql(&self) -> String {
         let (num, den) = match &self.measure {
             Measure::Ratio { num, den } => (double(&num.sql(), "num"), double(&den.sql(), "den")),
             Measure::Mean { sum, count } => (double(&sum.sql(), "num"), double(&count.sql(), "den")),
@@ -142,7 +146,7 @@ impl Rule {
         format!("{num}, {den}, {}", double(&Sum::sql(&self.samples), "samples"))
     }
 
-    fn filter_sql(&self, from_ms: i64, to_ms: i64) -> String {
+    pub(super) fn filter_sql(&self, from_ms: i64, to_ms: i64) -> String {
         let filter = match &self.filter {
             Some(filter) => format!(" AND ({filter})"),
             None => String::new(),
@@ -162,17 +166,24 @@ pub(in crate::alert) fn slot_of(window_end_ms: i64, slot_ms: i64) -> (i64, i64) 
     (day, last_minute_ms.rem_euclid(DAY_MS) / slot_ms)
 }
 
+/// The day since 1970-01-01 and the slot of the day of a row.
+fn day_and_slot_sql(slot_ms: i64) -> (String, String) {
+    let epoch_s = "CAST(date_part('epoch', window_start) AS BIGINT)";
+    let day_s = DAY_MS / 1_000;
+    (format!("{epoch_s} / {day_s}"), format!("{epoch_s} % {day_s} / {}", slot_ms / 1_000))
+}
+
 fn double(expression: &str, name: &str) -> String {
     format!("CAST({expression} AS DOUBLE) AS {name}")
 }
 
-fn ordinals(numbers: std::ops::RangeInclusive<usize>) -> String {
+pub(super) fn ordinals(numbers: std::ops::RangeInclusive<usize>) -> String {
     let numbers: Vec<String> = numbers.map(|n| n.to_string()).collect();
     numbers.join(", ")
 }
 
 /// `gold.cdn_1m` as `"gold"."cdn_1m"`.
-fn quoted(name: &str) -> String {
+pub(super) fn quoted(name: &str) -> String {
     let quote = |part: &str| format!("\"{}\"", part.replace('"', "\"\""));
     name.split('.').map(quote).collect::<Vec<_>>().join(".")
 }
