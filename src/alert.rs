@@ -7,8 +7,7 @@
 //! In the order of the walk: `rule` (files to checked rules), `window` (rows to groups), `baseline`,
 //! `reading` (what a rule sees of a group), `life` (where an alert goes from there), `evaluate`,
 //! `transition` and `state` (what is recorded and what is remembered), `route` (silences, inhibition,
-//! hours, many alerts as one), `cause` (what explains it), `message`. Beside it: `late` (windows that changed after they were
-//! judged), `rule_test` and `replay` for people who write rules.
+//! hours, many alerts as one), `cause` (what explains it), `message`. Beside it: `rule_test` and `replay` for people who write rules.
 //!
 //! Invariant: no clock, no randomness; the same input gives the same transitions, bit for bit, in
 //! whatever order the rows come.
@@ -18,7 +17,6 @@ pub mod baseline;
 pub mod cause;
 pub mod evaluate;
 pub mod form;
-pub mod late;
 mod life;
 pub mod message;
 mod reading;

@@ -208,34 +208,6 @@ fn transition(
     template::rendered(bare, rule).identified()
 }
 
-/// An amended window of one group (`late`): recorded, and no part of any episode.
-pub(super) fn amended(
-    rule: &Rule,
-    window_end_ms: i64,
-    values: &Dims,
-    reading: &Reading,
-    state: Option<&AlertState>,
-    rules_hash: &str,
-) -> Transition {
-    let step = Step {
-        status: Status::Amended,
-        reason: match reading.verdict {
-            Verdict::Breach(reason) | Verdict::Calm(reason) => reason,
-            Verdict::Unsettled => Reason::Threshold,
-        },
-        seq: 0,
-        starts_at_ms: state.map_or(window_end_ms, |state| state.last().starts_at_ms),
-        severity: reading.severity,
-        held: None,
-    };
-    // Two windows of one episode may be amended, so the window stands in for the start in its name.
-    let mut event = bare_transition(rule, window_end_ms, named(rule, values), reading, step, rules_hash);
-    let starts_at_ms = std::mem::replace(&mut event.starts_at_ms, window_end_ms);
-    event = template::rendered(event, rule).identified();
-    event.starts_at_ms = starts_at_ms;
-    event
-}
-
 /// A firing with a value and a resolve without one: what templates are tried on.
 pub(super) fn examples(rule: &Rule) -> [Transition; 2] {
     let dims: Vec<_> = rule

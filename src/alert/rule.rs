@@ -311,13 +311,6 @@ pub(super) enum ErrorState {
     Alert,
 }
 
-/// What becomes of a window that changes after it was judged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum OnLate {
-    Amend,
-    Ignore,
-}
-
 /// Where the cause of an alert is looked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explain {
@@ -395,8 +388,6 @@ pub struct Rule {
     pub(super) notify: Notify,
     pub(super) remediation: Option<Playbook>,
     pub(super) max_alerts: usize,
-    pub(super) on_late: OnLate,
-    pub(super) early: bool,
 }
 
 impl Rule {
@@ -438,11 +429,6 @@ impl Rule {
         self.explain.as_ref()
     }
 
-    /// True for a rule that is judged on the open window as well.
-    pub fn is_early(&self) -> bool {
-        self.early
-    }
-
     /// True when windows that end here are judged: every `slide`.
     pub fn is_due(&self, window_end_ms: i64) -> bool {
         window_end_ms.rem_euclid(self.slide_ms) == 0
@@ -451,11 +437,6 @@ impl Rule {
     /// True for a rule that tells of windows without any row.
     pub fn tells_no_data(&self) -> bool {
         self.no_data.state == NoDataState::Alert
-    }
-
-    /// True where a window that late data change is judged again (`late::amend`).
-    pub fn is_amended(&self) -> bool {
-        self.on_late == OnLate::Amend
     }
 
     /// What one sample is, in words: the column it is counted in, or `samples`.

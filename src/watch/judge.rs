@@ -1,6 +1,6 @@
 //! The judge: rules in force, what they remember, and one window end after the other.
 //!
-//! Stands between gold and the record of `watch`, which judges history
+//! Stands between gold and the record of `watch`, and can judge history
 //! without recording: a session over gold and window ends in, transitions out.
 //!
 //! Invariant: all rules of a window end are judged against the states before it, in order of event time.

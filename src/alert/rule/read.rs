@@ -286,8 +286,6 @@ impl FileReader<'_, '_> {
             notify,
             remediation,
             max_alerts: timing.max_alerts,
-            on_late: timing.on_late,
-            early: timing.early,
         };
         self.check_templates(fields, &rule);
         Some(rule)

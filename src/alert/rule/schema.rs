@@ -120,13 +120,12 @@ pub(super) static DEFAULTS: Schema = Schema {
         ),
         key(
             "on_late",
-            Kind::Words(&["amend", "ignore"]),
-            "What becomes of a judged window that late data change: amend",
+            Kind::Words(&["ignore"]),
+            "What becomes of a judged window that late data change: ignore",
         ),
-        key("early", Kind::Bool, "Judge the open window as well: false"),
     ],
     required: &[],
-    later: &[],
+    later: &["early"],
 };
 pub(super) static GROUP: Schema = Schema {
     name: "a group",
@@ -219,13 +218,12 @@ pub(super) static RULE: Schema = Schema {
         ),
         key(
             "on_late",
-            Kind::Words(&["amend", "ignore"]),
-            "What becomes of a judged window that late data change: amend",
+            Kind::Words(&["ignore"]),
+            "What becomes of a judged window that late data change: ignore",
         ),
-        key("early", Kind::Bool, "Judge the open window as well: false"),
     ],
     required: &["alert", "condition"],
-    later: &[],
+    later: &["early"],
 };
 pub(super) static VALUE: Schema = Schema {
     name: "`value`",

@@ -5,7 +5,7 @@
 //! Invariant: windows and slides are whole minutes, as gold is.
 
 use super::super::schema::{EVAL_ERROR, NO_DATA};
-use super::super::{ErrorState, NoData, NoDataState, OnLate};
+use super::super::{ErrorState, NoData, NoDataState};
 use super::FileReader;
 use super::field::Fields;
 use crate::alert::{DAY_MS, MINUTE_MS};
@@ -30,8 +30,6 @@ pub(super) struct Timing {
     pub(super) no_data: NoData,
     pub(super) eval_error: ErrorState,
     pub(super) max_alerts: usize,
-    pub(super) on_late: OnLate,
-    pub(super) early: bool,
 }
 
 impl FileReader<'_, '_> {
@@ -42,6 +40,7 @@ impl FileReader<'_, '_> {
             let message = "the windows of this metric cannot be put together";
             self.complain(&entry.place, message, "write `window: 1m`, or take it out");
         }
+        self.check_on_late(fields);
         let whole_minutes = MINUTE_MS..=MAX_WINDOW_MS;
         let hold = 0..=MAX_HOLD_MS;
         let slide_ms = self.duration_ms(fields, "slide", MINUTE_MS, whole_minutes);
@@ -61,8 +60,6 @@ impl FileReader<'_, '_> {
             no_data: self.no_data(fields),
             eval_error: self.eval_error(fields),
             max_alerts: self.bounded(fields, "max_alerts", 1, MAX_ALERTS).unwrap_or(DEFAULT_MAX_ALERTS),
-            on_late: self.on_late(fields),
-            early: self.flag(fields, "early", false),
         }
     }
 
@@ -97,12 +94,11 @@ impl FileReader<'_, '_> {
             .unwrap_or(ErrorState::Alert)
     }
 
-    fn on_late(&mut self, fields: &Fields) -> OnLate {
-        let words = [("amend", OnLate::Amend), ("ignore", OnLate::Ignore)];
-        fields
-            .get("on_late")
-            .and_then(|entry| self.word(&entry, &words, &[]))
-            .unwrap_or(OnLate::Amend)
+    /// A judged window is not judged again in this release.
+    fn check_on_late(&mut self, fields: &Fields) {
+        if let Some(entry) = fields.get("on_late") {
+            self.word(&entry, &[("ignore", ())], &["amend"]);
+        }
     }
 }
 
@@ -118,13 +114,13 @@ mod tests {
         assert_eq!((rule.hold_ms, rule.keep_firing_ms, rule.clear), (0, 0, None));
         assert_eq!(rule.no_data.state, NoDataState::Ok);
         assert_eq!(rule.eval_error, ErrorState::Alert);
-        assert_eq!((rule.max_alerts, rule.on_late, rule.early), (50, OnLate::Amend, false));
+        assert_eq!(rule.max_alerts, 50);
     }
 
     #[test]
     fn patience_is_read() {
         let text = "slide: 5m\n        lateness: 60s\n        keep_firing_for: 10m\n        no_data: {state: alert}\n        \
-                    eval_error: {state: keep}\n        max_alerts: 5\n        on_late: ignore\n        early: true";
+                    eval_error: {state: keep}\n        max_alerts: 5\n        on_late: ignore";
         let rule = parsed("min_samples: 500", &format!("min_samples: 500\n        {text}"));
         assert_eq!(
             (rule.slide_ms, rule.lateness_ms, rule.keep_firing_ms),
@@ -135,7 +131,7 @@ mod tests {
             after_ms: 10 * MINUTE_MS,
         };
         assert_eq!((rule.no_data, rule.eval_error), (silent, ErrorState::Keep));
-        assert_eq!((rule.max_alerts, rule.on_late, rule.early), (5, OnLate::Ignore, true));
+        assert_eq!(rule.max_alerts, 5);
         assert!(rule.is_due(15 * MINUTE_MS) && !rule.is_due(16 * MINUTE_MS));
     }
 
@@ -143,7 +139,7 @@ mod tests {
     fn patience_that_cannot_be_is_refused() {
         check(
             "min_samples: 500",
-            "min_samples: 500\n        no_data: {after: 5m}\n        max_alerts: 0\n        on_late: amendd",
+            "min_samples: 500\n        no_data: {after: 5m}\n        max_alerts: 0\n        on_late: amend",
             r"
 alerts/a.yaml:13:18: `state` is missing, at groups[0].rules[0].no_data
    13 |         no_data: {after: 5m}
@@ -151,9 +147,9 @@ alerts/a.yaml:13:18: `state` is missing, at groups[0].rules[0].no_data
 alerts/a.yaml:14:21: `max_alerts` does not fit, at groups[0].rules[0].max_alerts
    14 |         max_alerts: 0
       |                     ^ write a whole number from 1 to 1000
-alerts/a.yaml:15:18: `amendd` is not known here, at groups[0].rules[0].on_late
-   15 |         on_late: amendd
-      |                  ^^^^^^ did you mean `amend`?
+alerts/a.yaml:15:18: `amend` is not supported yet, at groups[0].rules[0].on_late
+   15 |         on_late: amend
+      |                  ^^^^^ write one of ignore
 ",
         );
     }
