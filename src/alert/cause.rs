@@ -26,6 +26,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::message::{clean, quantity};
+use super::transition::rounded;
 use expect::Sums;
 pub use rows::{Counts, DIMENSIONS_MAX, ROWS_MAX, Rows, RowsError, ValueId};
 use search::{Found, Noise};
@@ -273,14 +274,6 @@ impl fmt::Display for Cause {
 
 fn quotient(num: f64, den: f64) -> Option<f64> {
     (den > 0.0).then(|| rounded(num / den))
-}
-
-/// Nine digits, so that the number survives a text form unchanged.
-fn rounded(value: f64) -> f64 {
-    if !value.is_finite() {
-        return 0.0;
-    }
-    format!("{value:.8e}").parse().unwrap_or(value)
 }
 
 #[cfg(test)]

@@ -155,6 +155,16 @@ pub struct Report {
     pub is_idle: bool,
 }
 
+impl Report {
+    /// Nothing was done.
+    fn idle() -> Report {
+        Report {
+            is_idle: true,
+            ..Report::default()
+        }
+    }
+}
+
 /// Upkeep of one lake. Several of them on one lake take turns table by table.
 pub struct Upkeep {
     lake: Arc<Lake>,
@@ -198,10 +208,7 @@ impl Upkeep {
         self.lake.refuse_if_lost()?;
         self.pay(now_ms);
         if self.allowance <= 0 {
-            return Ok(Report {
-                is_idle: true,
-                ..Report::default()
-            });
+            return Ok(Report::idle());
         }
         for table in self.tables_in_turn().await {
             self.last_table = Some(table.clone());
@@ -223,10 +230,7 @@ impl Upkeep {
             self.at_rest.insert(table, (version, now_ms));
             tokio::task::yield_now().await;
         }
-        Ok(Report {
-            is_idle: true,
-            ..Report::default()
-        })
+        Ok(Report::idle())
     }
 
     /// What cannot wait until a backlog is carried: small files of tables whose rows are replaced for as
@@ -238,6 +242,9 @@ impl Upkeep {
     pub async fn step_beside_a_backlog(&mut self, now_ms: i64) -> Result<Report, LakeError> {
         self.lake.refuse_if_lost()?;
         self.pay(now_ms);
+        if self.allowance <= 0 {
+            return Ok(Report::idle());
+        }
         for table in EDITED_TABLES {
             let turns = self.lake.turns(table);
             let Some(_lease) = turns.upkeep() else { continue };
@@ -254,10 +261,7 @@ impl Upkeep {
                 is_idle: false,
             });
         }
-        Ok(Report {
-            is_idle: true,
-            ..Report::default()
-        })
+        Ok(Report::idle())
     }
 
     /// True if nothing was due a while ago and nothing was committed since.
@@ -271,10 +275,7 @@ impl Upkeep {
     /// # Errors
     /// As `step`; what was done before stays done.
     pub async fn run_all(&mut self, now_ms: i64, told: &mut (dyn FnMut(&Action) + Send)) -> Result<Report, LakeError> {
-        let mut all = Report {
-            is_idle: true,
-            ..Report::default()
-        };
+        let mut all = Report::idle();
         loop {
             self.allowance = i64::MAX;
             self.compacted_ms.clear();
