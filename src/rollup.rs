@@ -21,7 +21,7 @@ use serde_json::json;
 
 use crate::lake::commit::{conform, minute_ranges, minutes_in};
 use crate::lake::tables::{PARTITION_COLUMN, TableSpec, WINDOWED_VIEWS};
-use crate::lake::{Commit, Lake, LakeError, TimeRange};
+use crate::lake::{Commit, Lake, LakeError, TimeRange, Victims};
 use crate::sql::pipeline::{PIPELINE_HASH, Pipeline, SILVER_VERSIONS};
 use crate::sql::{MINUTE_MS, SqlError, planning_context, range_of, run_pipeline};
 use room::{Refused, Room};
@@ -299,7 +299,12 @@ impl Run<'_> {
                 .map(|start| Some(start.is_some_and(|start| windows.contains(&start.div_euclid(MINUTE_US)))))
                 .collect())
         };
-        let prepared = self.lake.prepare_edit(&spec.name, range, &is_victim, batches).await?;
+        let victims = Victims {
+            range,
+            ids: None,
+            is_victim: &is_victim,
+        };
+        let prepared = self.lake.prepare_edit(&spec.name, victims, batches).await?;
         let written = prepared.rows;
         self.lake.commit(&spec.name, prepared, commit).await?;
         *pending = left;

@@ -43,6 +43,11 @@ pub struct TableSpec {
     pub sort_columns: Vec<String>,
     /// Columns with file statistics.
     pub statistics: Vec<String>,
+    /// The id by which an edit names rows, with the time column; `None` where edits go by windows.
+    pub row_id: Option<&'static str>,
+    /// True in rows that are expected to change. They lie in files apart from the others, so that changing
+    /// them leaves those as they are.
+    pub open_column: Option<&'static str>,
 }
 
 /// The tables whose shape is fixed by code. Gold tables come from the pipelines.
@@ -167,6 +172,8 @@ fn spec<R>(name: &str, about: &str, columns: &[Column<R>], time_column: &str, so
         window_columns: window_columns(name),
         sort_columns: sort_columns.iter().map(|s| s.to_string()).collect(),
         statistics: with_statistics,
+        row_id: [SILVER_INTERVALS, SILVER_SESSIONS].contains(&name).then_some("session_id"),
+        open_column: (name == SILVER_SESSIONS).then_some("is_open"),
     }
 }
 
@@ -283,5 +290,7 @@ fn alert_events() -> TableSpec {
         window_columns: Vec::new(),
         sort_columns: vec!["window_end".into(), "event_id".into()],
         statistics: vec!["window_end".into(), "kind".into(), "status".into(), "rule_uid".into()],
+        row_id: None,
+        open_column: None,
     }
 }

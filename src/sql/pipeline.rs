@@ -259,6 +259,8 @@ impl Pipeline {
             window_columns: vec![WINDOW_START.to_string()],
             sort_columns,
             statistics,
+            row_id: None,
+            open_column: None,
         })
     }
 
