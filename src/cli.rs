@@ -114,7 +114,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Read settings, pipelines and alerts, and say what is wrong with them.
+    /// Read settings, pipelines, alerts and dashboards, and say what is wrong with them.
     #[command(after_help = "Example:\n  playhead check --settings playhead.yaml")]
     Check {
         /// Print the result as JSON.
@@ -489,7 +489,7 @@ async fn check(settings: &SettingsArgs, json: bool) -> anyhow::Result<u8> {
     if json {
         println!("{}", serde_json::json!({"ok": found.is_empty(), "complaints": found}));
     } else if found.is_empty() {
-        println!("settings, pipelines and alerts are in order");
+        println!("settings, pipelines, alerts and dashboards are in order");
     } else {
         for complaint in &found {
             eprintln!("{complaint}");
@@ -510,8 +510,9 @@ async fn complaints(settings: &SettingsArgs) -> Vec<String> {
 async fn checked(settings: &SettingsArgs) -> Result<(), Complaints> {
     let config = load(settings, "")?;
     daemon::check(&config).await?;
-    let databases = daemon::database_complaints(&config);
-    if databases.is_empty() { Ok(()) } else { Err(Complaints(databases)) }
+    let mut found = daemon::database_complaints(&config);
+    found.extend(daemon::dashboard_complaints(&config).await?);
+    if found.is_empty() { Ok(()) } else { Err(Complaints(found)) }
 }
 
 async fn tables(settings: &SettingsArgs) -> anyhow::Result<u8> {

@@ -17,7 +17,7 @@
 //! Who may import whom, from the top down:
 //!
 //! ```text
-//! shell        main  cli  daemon  config  contract  telemetry  builtin
+//! shell        main  cli  daemon  serve  config  contract  telemetry  builtin
 //! conductors   ingest  rollup  watch
 //! edges        source  lake  sql  notify
 //! rules        event::decode  event::schema  enrich  privacy  session  watermark  alert  publish
@@ -42,6 +42,7 @@ pub mod notify;
 pub mod privacy;
 pub mod publish;
 pub mod rollup;
+pub mod serve;
 pub mod session;
 pub mod simulate;
 pub mod sketch;

@@ -191,6 +191,19 @@ pub async fn empty_gold(specs: &[TableSpec]) -> Result<SessionContext, SqlError>
     Ok(context)
 }
 
+/// The same with every other table of the lake beside gold.
+pub async fn empty_lake(specs: &[TableSpec]) -> Result<SessionContext, SqlError> {
+    let context = empty_gold(specs).await?;
+    for spec in fixed_tables() {
+        let Some((layer, table)) = spec.name.split_once('.') else {
+            continue;
+        };
+        let empty = MemTable::try_new(Arc::clone(&spec.schema), vec![vec![]])?;
+        schema(&context, layer)?.register_table(table.to_string(), Arc::new(empty))?;
+    }
+    Ok(context)
+}
+
 /// Sessions are partitioned by their start: by another time the days before must be looked at too.
 fn view_range(time_column: &str, range: TimeRange) -> Expr {
     if !matches!(time_column, "ended_at" | "fatal_error_at") || range == TimeRange::ALL {

@@ -46,6 +46,7 @@ pub struct ConfigFile {
     pub windows: WindowsFile,
     pub pipelines: PipelinesFile,
     pub alerts: AlertsFile,
+    pub dashboards: DashboardsFile,
     pub sns: SnsFile,
     pub upkeep: UpkeepFile,
     pub sql: SqlFile,
@@ -224,6 +225,13 @@ pub struct WindowsFile {
 #[cfg_attr(test, derive(serde::Serialize))]
 #[serde(default, deny_unknown_fields)]
 pub struct PipelinesFile {
+    pub folder: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(default, deny_unknown_fields)]
+pub struct DashboardsFile {
     pub folder: Option<PathBuf>,
 }
 

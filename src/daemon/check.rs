@@ -104,7 +104,7 @@ impl Catalogue for GoldCatalogue<'_> {
     }
 }
 
-fn folder_files(folder: &Folder, ending: &str, shipped: &[(&str, &str)]) -> Result<Vec<(String, String)>, Complaints> {
+pub(super) fn folder_files(folder: &Folder, ending: &str, shipped: &[(&str, &str)]) -> Result<Vec<(String, String)>, Complaints> {
     let path = match folder {
         Folder::BuiltIn => return Ok(shipped.iter().map(|(name, text)| (name.to_string(), text.to_string())).collect()),
         Folder::Path(path) => path,

@@ -10,6 +10,7 @@ mod cloudfront;
 mod cmcd;
 mod contract;
 mod daemon;
+mod dashboards;
 mod delivery;
 mod deploy;
 mod determinism;
