@@ -21,7 +21,7 @@
 //! conductors   ingest  rollup  watch
 //! edges        source  lake  sql  notify
 //! rules        event::decode  event::schema  enrich  privacy  session  watermark  alert  publish
-//! words        event  event::facts  metric  sketch  clock  simulate
+//! words        event  event::facts  metric  sketch  clock  simulate  udfs
 //! ```
 //!
 //! `tests/it/house.rs` checks it. `ARCHITECTURE.md` says why it is so.
@@ -48,5 +48,6 @@ pub mod sketch;
 pub mod source;
 pub mod sql;
 pub mod telemetry;
+pub mod udfs;
 pub mod watch;
 pub mod watermark;

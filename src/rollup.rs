@@ -112,8 +112,7 @@ impl Rollup {
     /// Windows of all tables that are still to be computed.
     pub fn dirty_windows(&self) -> usize {
         let windows = |work: &Work| {
-            let width = work.pipeline.window_minutes;
-            let starts = work.pending.iter().map(|minute| window_of(*minute, width));
+            let starts = work.pending.iter().map(|minute| work.pipeline.window_of(*minute));
             starts.collect::<BTreeSet<_>>().len()
         };
         self.work.iter().map(windows).sum()
@@ -218,7 +217,7 @@ impl Run<'_> {
         let mut left = work.due(self.bound);
         // A coarser window is made of all its finer ones or not at all.
         let finer = work.pipeline.finer.as_ref().and_then(|finer| held.get(&finer.table()));
-        let mut not_now: BTreeSet<i64> = finer.into_iter().flatten().map(|minute| window_of(*minute, width)).collect();
+        let mut not_now: BTreeSet<i64> = finer.into_iter().flatten().map(|minute| work.pipeline.window_of(*minute)).collect();
         not_now.retain(|window| left.remove(window));
         not_now.extend(work.room.put_aside(&mut left, self.is_last));
         let (mut minutes, mut rows) = (BTreeSet::new(), 0);
@@ -286,7 +285,7 @@ impl Run<'_> {
         let batches = with_lineage(&rows, spec, pipeline, &versions).map_err(|source| rows_error(spec, source))?;
         let width = pipeline.window_minutes;
         let mut left = pending.clone();
-        left.retain(|minute| !windows.contains(&window_of(*minute, width)));
+        left.retain(|minute| !windows.contains(&pipeline.window_of(*minute)));
         let commit = Commit {
             covers: versions.iter().map(|(table, version)| (table.to_string(), *version)).collect(),
             note: json!({"pipeline": pipeline.hash, "pending": minute_ranges(&left), "silver": versions}),
@@ -318,7 +317,7 @@ impl Work {
         let width = self.pipeline.window_minutes;
         self.pending
             .iter()
-            .map(|minute| window_of(*minute, width))
+            .map(|minute| self.pipeline.window_of(*minute))
             .filter(|start| start.saturating_add(width) <= bound)
             .collect()
     }
@@ -339,8 +338,7 @@ pub async fn open_windows(lake: &Lake, pipelines: Vec<Pipeline>) -> Result<Vec<(
             true => pending_minutes(lake, &pipeline).await?,
             false => BTreeSet::new(),
         };
-        let width = pipeline.window_minutes;
-        let windows = windows.into_iter().map(|minute| window_of(minute, width)).collect();
+        let windows = windows.into_iter().map(|minute| pipeline.window_of(minute)).collect();
         answered.push((pipeline, windows));
     }
     Ok(answered)
@@ -435,10 +433,6 @@ fn reads(pipeline: &Pipeline, table: &str) -> bool {
     WINDOWED_VIEWS
         .iter()
         .any(|view| view.table == table && pipeline.reads.iter().any(|name| name == view.name))
-}
-
-fn window_of(minute: i64, width: i64) -> i64 {
-    minute - minute.rem_euclid(width)
 }
 
 fn minute_text(minute: i64) -> String {
