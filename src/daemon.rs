@@ -8,6 +8,7 @@
 //! further than that.
 
 mod check;
+mod cluster;
 mod follow;
 mod gold;
 mod http_intake;
@@ -43,6 +44,7 @@ use gold::{Gold, Keeper};
 use sending::Sending;
 
 pub use check::{Checked, Complaints, check, gold_specs, gold_views, pipelines, query_limits, rules};
+pub use cluster::{Portable, portable};
 pub use follow::follow;
 pub use identity::database_complaints;
 pub use once::{Progress, Summary, ingest_once};

@@ -19,7 +19,7 @@
 //! ```text
 //! shell        main  cli  daemon  config  contract  telemetry  builtin
 //! conductors   ingest  rollup  watch
-//! edges        source  lake  sql  notify
+//! edges        source  lake  sql  notify  arroyo
 //! rules        event::decode  event::schema  enrich  privacy  session  watermark  alert  publish
 //! words        event  event::facts  metric  sketch  clock  simulate  udfs
 //! ```
@@ -27,6 +27,7 @@
 //! `tests/it/house.rs` checks it. `ARCHITECTURE.md` says why it is so.
 
 pub mod alert;
+pub mod arroyo;
 pub mod builtin;
 pub mod cli;
 pub mod clock;

@@ -7,8 +7,10 @@
 //! are still to do, so a crash at any moment loses no window.
 //! Invariant: a run that needs more memory than it may have ends nothing: it is halved, and a window that
 //! does not fit alone stays pending, with the coarser windows over it, while all others go on.
+//! Invariant: a table has one writer; what is Arroyo's is left alone (`owner`).
 //! Invariant: the first computation of a window and its tenth after late data take the same path.
 
+pub mod owner;
 mod room;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +26,7 @@ use crate::lake::tables::{PARTITION_COLUMN, TableSpec, WINDOWED_VIEWS};
 use crate::lake::{Commit, Lake, LakeError, TimeRange};
 use crate::sql::pipeline::{PIPELINE_HASH, Pipeline, SILVER_VERSIONS};
 use crate::sql::{MINUTE_MS, SqlError, planning_context, range_of, run_pipeline};
+use owner::{Owner, owner};
 use room::{Refused, Room};
 
 /// Minutes that one run of a pipeline spans at the most, to bound memory: six hours of a busy service at
@@ -94,6 +97,10 @@ impl Rollup {
         for pipeline in pipelines {
             let spec = table_spec(&pipeline).await?;
             rollup.lake.ensure(spec.clone()).await?;
+            if owner(&rollup.lake, &pipeline).await? == Owner::Arroyo {
+                tracing::info!("{}: its rows come from Arroyo, it is not computed here", pipeline.table());
+                continue;
+            }
             let pending = pending_minutes(&rollup.lake, &pipeline).await?;
             let has_begun = has_begun(&rollup.lake, &pipeline).await?;
             let room = Room::new(MINUTES_PER_RUN);
@@ -371,7 +378,7 @@ async fn has_begun(lake: &Lake, pipeline: &Pipeline) -> Result<bool, LakeError> 
 
 /// Minutes of silver that a pipeline's table does not cover; none before it has begun.
 async fn pending_minutes(lake: &Lake, pipeline: &Pipeline) -> Result<BTreeSet<i64>, SqlError> {
-    if !has_begun(lake, pipeline).await? {
+    if !has_begun(lake, pipeline).await? || owner(lake, pipeline).await? == Owner::Arroyo {
         return Ok(BTreeSet::new());
     }
     let table = pipeline.table();

@@ -1,6 +1,7 @@
 //! The one integration binary: linking DataFusion and Delta is slow, so it is paid once.
 
 mod alerts;
+mod arroyo;
 mod audience;
 mod aws;
 mod backlog;
