@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 64 usage or settings, 1 failure.
 
+mod arroyo;
 mod session;
 mod upkeep;
 
@@ -123,6 +124,11 @@ enum Command {
         #[command(flatten)]
         settings: SettingsArgs,
     },
+    /// Bring the pipelines to an Arroyo cluster.
+    Arroyo {
+        #[command(subcommand)]
+        command: arroyo::ArroyoCommand,
+    },
     /// Put small files together, keep the log short, delete what nothing needs, drop what has expired.
     #[command(after_help = "Example:\n  playhead upkeep --dry-run")]
     Upkeep {
@@ -222,6 +228,7 @@ async fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Session { id, json, settings } => show_session(&settings, &id, json).await,
         Command::Metrics { name, markdown, json } => show_metrics(name.as_deref(), markdown, json),
         Command::Check { json, settings } => check(&settings, json).await,
+        Command::Arroyo { command } => arroyo::run(command).await,
         Command::Upkeep { dry_run, json, settings } => {
             let config = load(&settings, "")?;
             telemetry::start(&config.log);

@@ -8,6 +8,7 @@
 //! Invariant: the environment is read here and nowhere else.
 //! Invariant: a secret comes from the environment and is never shown, not even by `{:?}`.
 
+mod arroyo;
 mod cdn;
 pub mod file;
 mod sources;
@@ -23,6 +24,7 @@ use serde::Deserialize;
 use url::Url;
 
 use crate::lake::upkeep::{Retention, UpkeepSettings};
+pub use arroyo::Arroyo;
 pub use cdn::Cdn;
 use file::{ConfigFile, Places, Source};
 pub use sources::{HTTP, Kafka, Kinesis, S3, SourceConfig, SourceFormat, SourceKind, StartFrom};
@@ -86,6 +88,7 @@ pub struct Config {
     pub sns: Sns,
     pub upkeep: Upkeep,
     pub sql: Sql,
+    pub arroyo: Arroyo,
     pub log: Log,
 }
 
@@ -383,6 +386,7 @@ fn resolve(written: ConfigFile, checks: &mut Checks, is_folder: &dyn Fn(&Path) -
             memory_bytes: checks.bytes("sql.memory", written.sql.memory, 512 << 20, SQL_MEMORY),
             timeout: checks.span("sql.timeout", written.sql.timeout, Duration::from_secs(30), SQL_TIMEOUT),
         },
+        arroyo: arroyo::arroyo(written.arroyo, checks),
         log: Log {
             format: written.log.format.unwrap_or_default(),
             level: written.log.level.unwrap_or_default(),

@@ -8,6 +8,7 @@
 //! further than that.
 
 mod check;
+mod cluster;
 mod dashboards;
 mod follow;
 mod gold;
@@ -44,6 +45,7 @@ use gold::{Gold, Keeper};
 use sending::Sending;
 
 pub use check::{Checked, Complaints, check, gold_specs, gold_views, pipelines, query_limits, rules};
+pub use cluster::{Portable, portable};
 pub use dashboards::{Dashboards, dashboard_complaints, dashboards};
 pub use follow::follow;
 pub use identity::database_complaints;

@@ -251,12 +251,12 @@ pub async fn run_pipeline(
     let frame = context
         .execute_logical_plan(plan)
         .await?
-        .filter(in_windows(windows, pipeline.window_minutes))?;
+        .filter(in_windows(windows, pipeline.slide_minutes))?;
     Ok(frame.collect().await?)
 }
 
 /// `window_start` is one of these windows: as ranges of neighbours, for there may be a day of them.
-fn in_windows(windows: &BTreeSet<i64>, window_minutes: i64) -> Expr {
+fn in_windows(windows: &BTreeSet<i64>, slide_minutes: i64) -> Expr {
     let time = |minute: i64| {
         lit(ScalarValue::TimestampMicrosecond(
             Some(minute * MINUTE_MS * 1000),
@@ -266,7 +266,7 @@ fn in_windows(windows: &BTreeSet<i64>, window_minutes: i64) -> Expr {
     let mut spans: Vec<(i64, i64)> = Vec::new();
     for minute in windows {
         match spans.last_mut() {
-            Some((_, last)) if *last + window_minutes == *minute => *last = *minute,
+            Some((_, last)) if *last + slide_minutes == *minute => *last = *minute,
             _ => spans.push((*minute, *minute)),
         }
     }
@@ -344,7 +344,7 @@ async fn gold(
     let live = apart
         .execute_logical_plan(plan)
         .await?
-        .filter(in_windows(windows, pipeline.window_minutes))?;
+        .filter(in_windows(windows, pipeline.slide_minutes))?;
     let mut columns = Vec::new();
     for field in spec.schema.fields() {
         let name = field.name();
@@ -366,7 +366,7 @@ async fn gold(
         .chain([col(IS_FINAL)])
         .collect();
     let stored = stored
-        .filter(in_windows(windows, pipeline.window_minutes).is_not_true())?
+        .filter(in_windows(windows, pipeline.slide_minutes).is_not_true())?
         .select(names)?;
     Ok(Some(stored.union(DataFrame::new(context.state(), live))?))
 }

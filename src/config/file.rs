@@ -50,6 +50,7 @@ pub struct ConfigFile {
     pub sns: SnsFile,
     pub upkeep: UpkeepFile,
     pub sql: SqlFile,
+    pub arroyo: ArroyoFile,
     pub log: LogFile,
 }
 
@@ -271,6 +272,25 @@ pub struct UpkeepFile {
 pub struct SqlFile {
     pub memory: Option<Bytes>,
     pub timeout: Option<Span>,
+}
+
+#[derive(Default, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(default, deny_unknown_fields)]
+pub struct ArroyoFile {
+    pub api: Option<String>,
+    pub token: Option<String>,
+    pub brokers: Option<String>,
+    pub topics: Option<String>,
+    pub parallelism: Option<u64>,
+    pub checkpoint_every: Option<Span>,
+}
+
+impl fmt::Debug for ArroyoFile {
+    /// The token is a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ArroyoFile").field("api", &self.api).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Default, PartialEq, Deserialize)]

@@ -22,8 +22,12 @@ pub struct Complaints(pub Vec<String>);
 
 /// Pipelines of the folder that the settings name.
 pub fn pipelines(config: &Config) -> Result<Vec<Pipeline>, Complaints> {
-    let files = folder_files(&config.pipelines, "sql", &builtin::PIPELINES)?;
+    let files = pipeline_files(config)?;
     parse_all(&files).map_err(|complaints| Complaints(complaints.iter().map(ToString::to_string).collect()))
+}
+
+pub(super) fn pipeline_files(config: &Config) -> Result<Vec<(String, String)>, Complaints> {
+    folder_files(&config.pipelines, "sql", &builtin::PIPELINES)
 }
 
 /// The gold tables that these pipelines fill.

@@ -1,6 +1,7 @@
 //! The one integration binary: linking DataFusion and Delta is slow, so it is paid once.
 
 mod alerts;
+mod arroyo;
 mod audience;
 mod aws;
 mod backlog;
@@ -14,10 +15,12 @@ mod dashboards;
 mod delivery;
 mod deploy;
 mod determinism;
+mod dialect;
 mod eyevinn;
 mod fault_proxy;
 mod faults;
 mod files;
+mod hop;
 mod hostile;
 mod house;
 mod http_client;
@@ -43,6 +46,7 @@ mod snapshots;
 mod sns;
 mod support;
 mod topics;
+mod udfs;
 mod upkeep;
 mod user_agents;
 mod vectors;
