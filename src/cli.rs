@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 64 usage or settings, 1 failure.
 
+mod alerts;
 mod session;
 mod upkeep;
 
@@ -123,6 +124,9 @@ enum Command {
         #[command(flatten)]
         settings: SettingsArgs,
     },
+    /// Test rules, replay them over history, keep alerts quiet, print the schema of rule files.
+    #[command(after_help = "Example:\n  playhead alerts test alerts/tests/playback_errors.yaml")]
+    Alerts(alerts::AlertsArgs),
     /// Put small files together, keep the log short, delete what nothing needs, drop what has expired.
     #[command(after_help = "Example:\n  playhead upkeep --dry-run")]
     Upkeep {
@@ -222,6 +226,7 @@ async fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Session { id, json, settings } => show_session(&settings, &id, json).await,
         Command::Metrics { name, markdown, json } => show_metrics(name.as_deref(), markdown, json),
         Command::Check { json, settings } => check(&settings, json).await,
+        Command::Alerts(arguments) => alerts::run(arguments).await,
         Command::Upkeep { dry_run, json, settings } => {
             let config = load(&settings, "")?;
             telemetry::start(&config.log);

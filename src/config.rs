@@ -10,6 +10,7 @@
 
 mod cdn;
 pub mod file;
+mod publish;
 mod sources;
 
 use std::fmt;
@@ -23,6 +24,7 @@ use serde::Deserialize;
 use url::Url;
 
 use crate::lake::upkeep::{Retention, UpkeepSettings};
+use crate::publish::PublishSettings;
 pub use cdn::Cdn;
 use file::{ConfigFile, Places, Source};
 pub use sources::{HTTP, Kafka, Kinesis, S3, SourceConfig, SourceFormat, SourceKind, StartFrom};
@@ -82,6 +84,7 @@ pub struct Config {
     pub pipelines: Folder,
     pub alerts: Alerts,
     pub sns: Sns,
+    pub publish: Vec<PublishSettings>,
     pub upkeep: Upkeep,
     pub sql: Sql,
     pub log: Log,
@@ -375,6 +378,7 @@ fn resolve(written: ConfigFile, checks: &mut Checks, is_folder: &dyn Fn(&Path) -
             deliver: written.alerts.deliver.unwrap_or(true),
         },
         sns: sns(written.sns, checks),
+        publish: publish::publish(written.publish, checks),
         upkeep: upkeep(&written.upkeep, checks),
         sql: Sql {
             memory_bytes: checks.bytes("sql.memory", written.sql.memory, 512 << 20, SQL_MEMORY),

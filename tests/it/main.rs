@@ -1,5 +1,7 @@
 //! The one integration binary: linking DataFusion and Delta is slow, so it is paid once.
 
+mod alert_commands;
+mod alert_edits;
 mod alerts;
 mod audience;
 mod aws;
@@ -16,6 +18,7 @@ mod determinism;
 mod eyevinn;
 mod fault_proxy;
 mod faults;
+mod figures;
 mod files;
 mod hostile;
 mod house;
