@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 64 usage or settings, 1 failure.
 
+mod alerts;
 mod arroyo;
 mod session;
 mod upkeep;
@@ -129,6 +130,9 @@ enum Command {
         #[command(subcommand)]
         command: arroyo::ArroyoCommand,
     },
+    /// Test rules, replay them over history, keep alerts quiet, print the schema of rule files.
+    #[command(after_help = "Example:\n  playhead alerts test alerts/tests/playback_errors.yaml")]
+    Alerts(alerts::AlertsArgs),
     /// Put small files together, keep the log short, delete what nothing needs, drop what has expired.
     #[command(after_help = "Example:\n  playhead upkeep --dry-run")]
     Upkeep {
@@ -229,6 +233,7 @@ async fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Metrics { name, markdown, json } => show_metrics(name.as_deref(), markdown, json),
         Command::Check { json, settings } => check(&settings, json).await,
         Command::Arroyo { command } => arroyo::run(command).await,
+        Command::Alerts(arguments) => alerts::run(arguments).await,
         Command::Upkeep { dry_run, json, settings } => {
             let config = load(&settings, "")?;
             telemetry::start(&config.log);

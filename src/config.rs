@@ -11,6 +11,7 @@
 mod arroyo;
 mod cdn;
 pub mod file;
+mod publish;
 mod sources;
 
 use std::fmt;
@@ -24,6 +25,7 @@ use serde::Deserialize;
 use url::Url;
 
 use crate::lake::upkeep::{Retention, UpkeepSettings};
+use crate::publish::PublishSettings;
 pub use arroyo::Arroyo;
 pub use cdn::Cdn;
 use file::{ConfigFile, Places, Source};
@@ -86,6 +88,7 @@ pub struct Config {
     pub alerts: Alerts,
     pub dashboards: Folder,
     pub sns: Sns,
+    pub publish: Vec<PublishSettings>,
     pub upkeep: Upkeep,
     pub sql: Sql,
     pub arroyo: Arroyo,
@@ -381,6 +384,7 @@ fn resolve(written: ConfigFile, checks: &mut Checks, is_folder: &dyn Fn(&Path) -
         },
         dashboards: folder(written.dashboards.folder, DASHBOARDS_FOLDER, is_folder),
         sns: sns(written.sns, checks),
+        publish: publish::publish(written.publish, checks),
         upkeep: upkeep(&written.upkeep, checks),
         sql: Sql {
             memory_bytes: checks.bytes("sql.memory", written.sql.memory, 512 << 20, SQL_MEMORY),

@@ -180,12 +180,23 @@ fn register_finer(context: &SessionContext, table: &str, rows: DataFrame) -> Res
 
 /// A context with gold tables of these shapes and the views over them, without rows: to check what reads them.
 pub async fn empty_gold(specs: &[TableSpec]) -> Result<SessionContext, SqlError> {
+    gold_of(specs, &BTreeMap::new()).await
+}
+
+/// The same with rows in some of the tables, by name: for tests of what reads them.
+pub async fn gold_of(specs: &[TableSpec], rows: &BTreeMap<String, RecordBatch>) -> Result<SessionContext, SqlError> {
     let context = empty_context(PLANNING_MEMORY_BYTES)?;
-    let gold = schema(&context, "gold")?;
     for spec in specs {
-        let empty = MemTable::try_new(Arc::clone(&spec.schema), vec![vec![]])?;
-        let frame = context.read_table(Arc::new(empty))?.with_column(IS_FINAL, lit(true))?;
-        gold.register_table(spec.name.trim_start_matches("gold.").to_string(), frame.into_view())?;
+        let (layer, name) = spec.name.split_once('.').unwrap_or(("gold", &spec.name));
+        let table = match rows.get(&spec.name) {
+            Some(batch) => MemTable::try_new(batch.schema(), vec![vec![batch.clone()]])?,
+            None => MemTable::try_new(Arc::clone(&spec.schema), vec![vec![]])?,
+        };
+        let mut frame = context.read_table(Arc::new(table))?;
+        if layer == "gold" {
+            frame = frame.with_column(IS_FINAL, lit(true))?;
+        }
+        schema(&context, layer)?.register_table(name.to_string(), frame.into_view())?;
     }
     views::register(&context).await?;
     Ok(context)

@@ -20,6 +20,7 @@ use serde::de::{self, DeserializeSeed, Deserializer, Expected, IntoDeserializer,
 use serde_saphyr::Spanned;
 
 use super::{Complaint, Identity, LogFormat, LogLevel, Place, SourceFormat, StartFrom};
+use crate::publish::UpdateType;
 
 /// More complaints than this help nobody: the first ones explain the rest.
 const COMPLAINTS_MAX: usize = 32;
@@ -48,6 +49,7 @@ pub struct ConfigFile {
     pub alerts: AlertsFile,
     pub dashboards: DashboardsFile,
     pub sns: SnsFile,
+    pub publish: Option<Vec<PublishFile>>,
     pub upkeep: UpkeepFile,
     pub sql: SqlFile,
     pub arroyo: ArroyoFile,
@@ -250,6 +252,20 @@ pub struct AlertsFile {
 pub struct SnsFile {
     pub endpoint_url: Option<String>,
     pub region: Option<String>,
+}
+
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(default, deny_unknown_fields)]
+pub struct PublishFile {
+    pub name: Option<String>,
+    pub topic_arn: Option<String>,
+    pub figures: Option<Vec<UpdateType>>,
+    pub every: Option<Span>,
+    pub window: Option<Span>,
+    pub total_window: Option<Span>,
+    pub titles: Option<u64>,
+    pub min_viewers: Option<u64>,
 }
 
 #[derive(Debug, Default, PartialEq, Deserialize)]

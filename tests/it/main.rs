@@ -1,5 +1,7 @@
 //! The one integration binary: linking DataFusion and Delta is slow, so it is paid once.
 
+mod alert_commands;
+mod alert_edits;
 mod alerts;
 mod arroyo;
 mod audience;
@@ -19,6 +21,7 @@ mod dialect;
 mod eyevinn;
 mod fault_proxy;
 mod faults;
+mod figures;
 mod files;
 mod hop;
 mod hostile;
