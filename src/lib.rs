@@ -12,12 +12,12 @@
 //! 7. `watermark` says up to when the input is complete; `rollup` runs `pipelines/*.sql` over the
 //!    windows that this closes and replaces them in gold.
 //! 8. `watch` judges the closed windows by `alerts/*.yaml` (`alert`), records and sends (`notify`).
-//! 9. `sql` answers questions over all layers.
+//! 9. `sql` answers questions over all layers; `serve` is asked by other programs.
 //!
 //! Who may import whom, from the top down:
 //!
 //! ```text
-//! shell        main  cli  daemon  config  contract  telemetry  builtin
+//! shell        main  cli  daemon  serve  config  contract  telemetry  builtin
 //! conductors   ingest  rollup  watch
 //! edges        source  lake  sql  notify
 //! rules        event::decode  event::schema  enrich  privacy  session  watermark  alert  publish
@@ -42,6 +42,7 @@ pub mod notify;
 pub mod privacy;
 pub mod publish;
 pub mod rollup;
+pub mod serve;
 pub mod session;
 pub mod simulate;
 pub mod sketch;
