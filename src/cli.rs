@@ -2,6 +2,8 @@
 //!
 //! Exit codes: 0 done, 64 usage or settings, 1 failure.
 
+mod alerts;
+mod arroyo;
 mod demo;
 mod session;
 mod simulate;
@@ -115,7 +117,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Read settings, pipelines and alerts, and say what is wrong with them.
+    /// Read settings, pipelines, alerts and dashboards, and say what is wrong with them.
     #[command(after_help = "Example:\n  playhead check --settings playhead.yaml")]
     Check {
         /// Print the result as JSON.
@@ -124,6 +126,14 @@ enum Command {
         #[command(flatten)]
         settings: SettingsArgs,
     },
+    /// Bring the pipelines to an Arroyo cluster.
+    Arroyo {
+        #[command(subcommand)]
+        command: arroyo::ArroyoCommand,
+    },
+    /// Test rules, replay them over history, keep alerts quiet, print the schema of rule files.
+    #[command(after_help = "Example:\n  playhead alerts test alerts/tests/playback_errors.yaml")]
+    Alerts(alerts::AlertsArgs),
     /// Put small files together, keep the log short, delete what nothing needs, drop what has expired.
     #[command(after_help = "Example:\n  playhead upkeep --dry-run")]
     Upkeep {
@@ -218,6 +228,8 @@ async fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Session { id, json, settings } => show_session(&settings, &id, json).await,
         Command::Metrics { name, markdown, json } => show_metrics(name.as_deref(), markdown, json),
         Command::Check { json, settings } => check(&settings, json).await,
+        Command::Arroyo { command } => arroyo::run(command).await,
+        Command::Alerts(arguments) => alerts::run(arguments).await,
         Command::Upkeep { dry_run, json, settings } => {
             let config = load(&settings, "")?;
             telemetry::start(&config.log);
@@ -470,7 +482,7 @@ async fn check(settings: &SettingsArgs, json: bool) -> anyhow::Result<u8> {
     if json {
         println!("{}", serde_json::json!({"ok": found.is_empty(), "complaints": found}));
     } else if found.is_empty() {
-        println!("settings, pipelines and alerts are in order");
+        println!("settings, pipelines, alerts and dashboards are in order");
     } else {
         for complaint in &found {
             eprintln!("{complaint}");
@@ -491,8 +503,9 @@ async fn complaints(settings: &SettingsArgs) -> Vec<String> {
 async fn checked(settings: &SettingsArgs) -> Result<(), Complaints> {
     let config = load(settings, "")?;
     daemon::check(&config).await?;
-    let databases = daemon::database_complaints(&config);
-    if databases.is_empty() { Ok(()) } else { Err(Complaints(databases)) }
+    let mut found = daemon::database_complaints(&config);
+    found.extend(daemon::dashboard_complaints(&config).await?);
+    if found.is_empty() { Ok(()) } else { Err(Complaints(found)) }
 }
 
 async fn tables(settings: &SettingsArgs) -> anyhow::Result<u8> {

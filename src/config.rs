@@ -8,8 +8,10 @@
 //! Invariant: the environment is read here and nowhere else.
 //! Invariant: a secret comes from the environment and is never shown, not even by `{:?}`.
 
+mod arroyo;
 mod cdn;
 pub mod file;
+mod publish;
 mod sources;
 
 use std::fmt;
@@ -23,6 +25,8 @@ use serde::Deserialize;
 use url::Url;
 
 use crate::lake::upkeep::{Retention, UpkeepSettings};
+use crate::publish::PublishSettings;
+pub use arroyo::Arroyo;
 pub use cdn::Cdn;
 use file::{ConfigFile, Places, Source};
 pub use sources::{HTTP, Kafka, Kinesis, S3, SourceConfig, SourceFormat, SourceKind, StartFrom};
@@ -34,6 +38,7 @@ pub const REFERENCE: &str = include_str!("config/reference.yaml");
 const KEY_FILE: &str = "playhead.key";
 const PIPELINES_FOLDER: &str = "pipelines";
 const ALERTS_FOLDER: &str = "alerts";
+const DASHBOARDS_FOLDER: &str = "dashboards";
 
 /// A batch must hold at least one record of the largest size (1 MiB); above 1 GiB it no longer
 /// fits small machines.
@@ -81,9 +86,12 @@ pub struct Config {
     pub windows: Windows,
     pub pipelines: Folder,
     pub alerts: Alerts,
+    pub dashboards: Folder,
     pub sns: Sns,
+    pub publish: Vec<PublishSettings>,
     pub upkeep: Upkeep,
     pub sql: Sql,
+    pub arroyo: Arroyo,
     pub log: Log,
 }
 
@@ -302,7 +310,7 @@ impl fmt::Display for Place {
 /// Reads the files in `paths`, each overriding those before it; no file at all gives the defaults.
 ///
 /// `env` looks up `${NAME}` (in the binary: `process_env`). `is_folder` tells whether the default
-/// folders of pipelines and alerts are there (in the binary: `Path::is_dir`).
+/// folders of pipelines, alerts and dashboards are there (in the binary: `Path::is_dir`).
 pub fn load(paths: &[PathBuf], env: &dyn Fn(&str) -> Option<String>, is_folder: &dyn Fn(&Path) -> bool) -> Result<Config, Vec<Complaint>> {
     let mut complaints = Vec::new();
     let mut texts = Vec::new();
@@ -374,12 +382,15 @@ fn resolve(written: ConfigFile, checks: &mut Checks, is_folder: &dyn Fn(&Path) -
             folder: folder(written.alerts.folder, ALERTS_FOLDER, is_folder),
             deliver: written.alerts.deliver.unwrap_or(true),
         },
+        dashboards: folder(written.dashboards.folder, DASHBOARDS_FOLDER, is_folder),
         sns: sns(written.sns, checks),
+        publish: publish::publish(written.publish, checks),
         upkeep: upkeep(&written.upkeep, checks),
         sql: Sql {
             memory_bytes: checks.bytes("sql.memory", written.sql.memory, 512 << 20, SQL_MEMORY),
             timeout: checks.span("sql.timeout", written.sql.timeout, Duration::from_secs(30), SQL_TIMEOUT),
         },
+        arroyo: arroyo::arroyo(written.arroyo, checks),
         log: Log {
             format: written.log.format.unwrap_or_default(),
             level: written.log.level.unwrap_or_default(),
@@ -876,8 +887,10 @@ mod tests {
         let config = parse(&[], &no_env, &only_alerts).unwrap();
         assert_eq!(config.pipelines, Folder::BuiltIn);
         assert_eq!(config.alerts.folder, Folder::Path("alerts".into()));
+        assert_eq!(config.dashboards, Folder::BuiltIn);
         let config = settings(&["pipelines: {folder: my/sql}"]);
         assert_eq!(config.pipelines, Folder::Path("my/sql".into()));
+        assert_eq!(settings(&["dashboards: {folder: mine}"]).dashboards, Folder::Path("mine".into()));
     }
 
     #[test]

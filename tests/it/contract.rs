@@ -24,11 +24,12 @@ fn the_page_of_the_tables_is_what_the_binary_prints() {
 }
 
 #[test]
-fn every_pipeline_and_alert_file_is_compiled_in() {
+fn every_shipped_file_is_compiled_in() {
     for (folder, ending, module) in [
         ("pipelines", "sql", "src/builtin.rs"),
         ("views", "sql", "src/sql/views.rs"),
         ("alerts", "yaml", "src/builtin.rs"),
+        ("dashboards", "json", "src/builtin.rs"),
     ] {
         let builtin = std::fs::read_to_string(repository(module)).expect("the module is there");
         for entry in std::fs::read_dir(repository(folder)).expect("the folder is there").flatten() {

@@ -23,6 +23,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("main", Layer::Shell),
     ("cli", Layer::Shell),
     ("daemon", Layer::Shell),
+    ("serve", Layer::Shell),
     ("config", Layer::Shell),
     ("telemetry", Layer::Shell),
     ("builtin", Layer::Shell),

@@ -1,6 +1,9 @@
 //! The one integration binary: linking DataFusion and Delta is slow, so it is paid once.
 
+mod alert_commands;
+mod alert_edits;
 mod alerts;
+mod arroyo;
 mod audience;
 mod aws;
 mod backlog;
@@ -10,14 +13,18 @@ mod cloudfront;
 mod cmcd;
 mod contract;
 mod daemon;
+mod dashboards;
 mod delivery;
 mod demo;
 mod deploy;
 mod determinism;
+mod dialect;
 mod eyevinn;
 mod fault_proxy;
 mod faults;
+mod figures;
 mod files;
+mod hop;
 mod hostile;
 mod house;
 mod http_client;
@@ -44,6 +51,7 @@ mod snapshots;
 mod sns;
 mod support;
 mod topics;
+mod udfs;
 mod upkeep;
 mod user_agents;
 mod vectors;
