@@ -6,11 +6,14 @@
 //! Invariant: what the tally counts is what a correct engine should find in the moments, so the
 //! false stalls that the reference player reports are in the moments and not in the tally.
 
+mod draws;
+mod requests;
+
 use super::Simulation;
 use super::audience::Viewer;
 use super::fact::{At, Fact};
 use super::incident::Fault;
-use super::plan::{Cache, Metric, Moment, PlayerEvent, Request, Tally, What};
+use super::plan::{Metric, Moment, PlayerEvent, Tally, What};
 use super::random::Random;
 use super::world::{RUNGS, Title};
 
@@ -253,15 +256,6 @@ impl<'a> Script<'a> {
         self.leave();
     }
 
-    fn draw_patience_s(&mut self) -> u32 {
-        if !self.simulation.lifelike {
-            return 20 + self.random.below(100) + self.random.below(100);
-        }
-        // Who looks around, who watches a piece, who stays.
-        let (shortest, longest) = [(10, 50), (40, 200), (200, 600)][self.random.weighted(&[30, 55, 15])];
-        self.random.between(shortest, longest)
-    }
-
     fn is_last_segment(&self) -> bool {
         let end = self.title.duration_cs;
         end.is_some_and(|end| self.position_cs + SEGMENT_CS >= end)
@@ -299,19 +293,6 @@ impl<'a> Script<'a> {
         self.note(told_ms, Fact::Heartbeat { at_cs: at });
         if self.rung + 1 < RUNGS.len() && self.random.chance(6, 100) {
             self.step_to(self.rung + 1, self.now_ms + 400);
-        }
-    }
-
-    /// While the origin melts, what the edge does not hold is refused before it comes at last.
-    fn ask_melting_origin(&mut self) {
-        let Some((number, per_mille)) = self.hit_by(Fault::OriginMelts, self.now_ms) else {
-            return;
-        };
-        // A tenth of the segments are not held.
-        if self.random.chance(per_mille / 10, 1_000) {
-            let status = [503, 504][self.random.weighted(&[2, 1])];
-            self.request(self.now_ms - 4_500, status);
-            self.note_effect(Some(number));
         }
     }
 
@@ -506,75 +487,6 @@ impl<'a> Script<'a> {
 
     fn note(&mut self, time_ms: i64, fact: Fact) {
         self.facts.push((time_ms, fact));
-    }
-
-    /// Logs a request for the segment being played, whose response ends at `end_ms`, and returns
-    /// its number.
-    fn request(&mut self, end_ms: i64, status: u32) -> u32 {
-        let end_ms = end_ms.max(self.start_ms);
-        let number = self.next_request;
-        self.next_request += 1;
-        let result = match status {
-            200 => [Cache::Hit, Cache::RefreshHit, Cache::Miss][self.random.weighted(&[88, 3, 9])],
-            _ => Cache::Error,
-        };
-        let mut ttfb_ms = match result {
-            Cache::Hit => self.random.between(8, 40),
-            Cache::RefreshHit => self.random.between(30, 90),
-            Cache::Miss => self.random.between(80, 300),
-            Cache::Error => self.random.between(5, 60),
-        };
-        if let Some((number, per_mille)) = self.hit_by(Fault::CdnSlowFirstByte, end_ms) {
-            ttfb_ms += ttfb_ms * per_mille / 1_000;
-            self.note_effect(Some(number));
-        }
-        // Five seconds of the rung, give or take a tenth; errors send a small page.
-        let segment_bytes = RUNGS[self.rung].bitrate_bps / 8 * 5;
-        let bytes = match status {
-            200 => segment_bytes / 10 * 9 + self.random.below(segment_bytes / 5),
-            0 => self.random.below(segment_bytes / 2),
-            _ => self.random.between(240, 900),
-        };
-        // 20 to 60 Mbit/s are 2500 to 7500 bytes a millisecond.
-        let transfer_ms = bytes / self.random.between(2_500, 7_500);
-        let request = Request {
-            number,
-            segment: self.position_cs / SEGMENT_CS + 1,
-            rung: self.rung,
-            status,
-            result,
-            bytes,
-            taken_ms: ttfb_ms + transfer_ms,
-            ttfb_ms,
-        };
-        self.tally.cdn_requests += 1;
-        self.moments.push(Moment {
-            time_ms: end_ms,
-            what: What::Cdn(request),
-        });
-        number
-    }
-
-    fn draw_startup_ms(&mut self) -> u32 {
-        let slow_network_ms = match self.viewer.connection_type {
-            "3g" => 1_200,
-            _ => 0,
-        };
-        let spread_ms = self.random.below(700) + self.random.below(700);
-        let slow_isp_ms = self.viewer.isp.startup_more_ms;
-        let startup_ms = (250 + spread_ms + slow_network_ms + self.viewer.device.startup_more_ms).saturating_add_signed(slow_isp_ms);
-        match self.simulation.lifelike && self.hit_by(Fault::CdnSlowFirstByte, self.start_ms).is_some() {
-            // Manifest and first segment wait for it.
-            true => startup_ms * 2,
-            false => startup_ms,
-        }
-    }
-
-    fn draw_rtt(&mut self) -> u32 {
-        match self.viewer.connection_type {
-            "3g" => self.random.between(200, 420),
-            _ => self.random.between(18, 140),
-        }
     }
 }
 

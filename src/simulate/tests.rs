@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use proptest::prelude::*;
 use serde_json::Value;
 
 use super::incident::{DEVICE_HIT, ISP_HIT, POP_HIT, RELEASE_HIT};
@@ -273,4 +274,36 @@ fn sessions_on_air_are_all_that_is_held() {
     while playout.next_line(&mut text).is_some() {}
     // About two sessions a minute, each on air for some minutes.
     assert!(playout.on_air.len() < 60, "{}", playout.on_air.len());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_simulation_is_the_same_twice_and_counted(
+        seed in any::<u64>(), sessions in 0..25u32, lifelike in any::<bool>(), dialect in 0..4usize,
+        planted in proptest::collection::vec((0..5usize, 0..50i64, 1..50i64), 0..3),
+    ) {
+        let planted = planted.into_iter().map(|(fault, from, minutes)| {
+            let from_ms = START_MS + from * 60_000;
+            Planted::new(Fault::ALL[fault], from_ms, from_ms + minutes * 60_000)
+        });
+        let simulation = Simulation {
+            lifelike,
+            curve: if lifelike { Curve::Daily { peak_ms: HOUR_MS } } else { Curve::Even },
+            dialect: Dialect::ALL[dialect],
+            incidents: planted.collect(),
+            ..plain(seed, sessions, HOUR_MS)
+        };
+        let (first, second) = (outcome(&simulation), outcome(&simulation));
+        prop_assert!(first.player == second.player && first.cdn == second.cdn);
+        prop_assert_eq!(&first.truth, &second.truth);
+        let truth = first.truth;
+        prop_assert_eq!(first.player.lines().count() as u64, truth.events + truth.duplicates);
+        prop_assert_eq!(requests(&first.cdn).len() as u64, truth.cdn_requests);
+        let attempts: u64 = truth.playback_minutes.values().map(|minute| minute.attempts).sum();
+        prop_assert!(truth.sessions - attempts <= truth.anonymous_events);
+        let requests: u64 = truth.cdn_minutes.values().map(|minute| minute.requests).sum();
+        prop_assert_eq!(requests, truth.cdn_requests);
+    }
 }
