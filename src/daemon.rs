@@ -7,6 +7,7 @@
 //! Invariant: at most one batch is being committed and one is in hand; the sources are not read
 //! further than that.
 
+mod answers;
 mod check;
 mod cluster;
 mod dashboards;
@@ -45,6 +46,7 @@ use crate::watch::{self, Heard, OwnHealth, Watch};
 use gold::{Gold, Keeper};
 use sending::Sending;
 
+pub use answers::serve;
 pub use check::{Checked, Complaints, check, gold_specs, gold_views, pipelines, query_limits, rule_files, rules, rules_in, with_own};
 pub use cluster::{Portable, portable};
 pub use dashboards::{Dashboards, dashboard_complaints, dashboards};
