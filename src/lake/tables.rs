@@ -341,6 +341,8 @@ pub fn health() -> TableSpec {
         window_columns: Vec::new(),
         sort_columns: vec!["source".into(), "window_start".into()],
         statistics: vec!["window_start".into(), "source".into()],
+        row_id: None,
+        open_column: None,
     }
 }
 

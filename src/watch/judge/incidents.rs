@@ -55,6 +55,8 @@ fn spec() -> TableSpec {
         window_columns: Vec::new(),
         sort_columns: Vec::new(),
         statistics: Vec::new(),
+        row_id: None,
+        open_column: None,
     }
 }
 
