@@ -79,6 +79,12 @@ enum Command {
         #[command(flatten)]
         settings: SettingsArgs,
     },
+    /// Answer SQL for psql, Grafana and drivers over a lake that another process writes, or nobody; read-only.
+    #[command(after_help = "Example:\n  playhead serve --data ./lake")]
+    Serve {
+        #[command(flatten)]
+        settings: SettingsArgs,
+    },
     /// Ask the lake: SELECT over bronze, silver, gold and ops.
     #[command(after_help = "Example:\n  playhead sql \"SELECT window_start, sum(attempts) FROM gold.playback_1m GROUP BY 1 ORDER BY 1\"")]
     Sql {
@@ -212,7 +218,8 @@ async fn dispatch(command: Command) -> anyhow::Result<u8> {
             json,
             settings,
         } => ingest(&settings, &paths, format.as_deref(), fields.as_deref(), json).await,
-        Command::Run { settings } => follow(&settings).await,
+        Command::Run { settings } => until_stopped(&settings, Work::Follow).await,
+        Command::Serve { settings } => until_stopped(&settings, Work::Serve).await,
         Command::Sql {
             query,
             format,
@@ -372,7 +379,13 @@ impl Progress for Bar {
     }
 }
 
-async fn follow(settings: &SettingsArgs) -> anyhow::Result<u8> {
+/// What goes on until it is stopped.
+enum Work {
+    Follow,
+    Serve,
+}
+
+async fn until_stopped(settings: &SettingsArgs, work: Work) -> anyhow::Result<u8> {
     let config = load(settings, "")?;
     telemetry::start(&config.log);
     let (tell, stop) = tokio::sync::watch::channel(false);
@@ -381,7 +394,12 @@ async fn follow(settings: &SettingsArgs) -> anyhow::Result<u8> {
         // Nobody listens any more only when the daemon has ended by itself.
         let _ = tell.send(true);
     });
-    match daemon::follow(&config, Arc::new(SystemClock), stop).await {
+    let clock = Arc::new(SystemClock);
+    let ended = match work {
+        Work::Follow => daemon::follow(&config, clock, stop).await,
+        Work::Serve => daemon::serve(&config, clock, stop).await,
+    };
+    match ended {
         // In the log and in its form: that is where the person who looks for it looks.
         Err(error) if !daemon::is_usage(&error) => {
             tracing::error!("playhead: {}", daemon::explain(&error));

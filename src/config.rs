@@ -10,6 +10,7 @@
 
 mod cdn;
 pub mod file;
+mod postgres;
 mod sources;
 
 use std::fmt;
@@ -25,6 +26,7 @@ use url::Url;
 use crate::lake::upkeep::{Retention, UpkeepSettings};
 pub use cdn::Cdn;
 use file::{ConfigFile, Places, Source};
+pub use postgres::{Postgres, Tls};
 pub use sources::{HTTP, Kafka, Kinesis, S3, SourceConfig, SourceFormat, SourceKind, StartFrom};
 
 /// Every key, its default and one sentence; a test keeps it true.
@@ -75,6 +77,7 @@ pub struct Config {
     pub lake: Option<RemoteLake>,
     pub sources: Vec<SourceConfig>,
     pub http: Http,
+    pub postgres: Postgres,
     pub ingest: Ingest,
     pub privacy: Privacy,
     pub network: Network,
@@ -360,6 +363,7 @@ fn resolve(written: ConfigFile, checks: &mut Checks, is_folder: &dyn Fn(&Path) -
         lake: lake(written.lake, checks),
         sources: sources::sources(written.sources, checks),
         http: http(written.http, checks),
+        postgres: postgres::postgres(written.postgres, checks),
         ingest: ingest(written.ingest, checks),
         privacy: privacy(written.privacy, key_file, checks),
         network: Network {
@@ -421,6 +425,7 @@ fn socket_address(text: &str, key: &str, checks: &mut Checks) -> Option<SocketAd
     if parsed.is_err() {
         let fix = match key {
             "http.listen" => "write an address and a port, such as 127.0.0.1:8480 or [::]:8480, or off",
+            "postgres.listen" => "write an address and a port, such as 127.0.0.1:8432 or [::1]:8432, or off",
             _ => "write an address and a port, such as 127.0.0.1:8481 or [::]:8481",
         };
         checks.complain(key, format!("{text:?} is no address to listen on"), fix);

@@ -7,6 +7,7 @@
 //! Invariant: at most one batch is being committed and one is in hand; the sources are not read
 //! further than that.
 
+mod answers;
 mod check;
 mod dashboards;
 mod follow;
@@ -43,6 +44,7 @@ use crate::watch::{self, Watch};
 use gold::{Gold, Keeper};
 use sending::Sending;
 
+pub use answers::serve;
 pub use check::{Checked, Complaints, check, gold_specs, gold_views, pipelines, query_limits, rules};
 pub use dashboards::{Dashboards, dashboard_complaints, dashboards};
 pub use follow::follow;

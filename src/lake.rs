@@ -155,6 +155,44 @@ impl Lake {
         Ok(lake)
     }
 
+    /// The tables as they stand now, to be read for as long as their files are kept, whatever is committed meanwhile.
+    pub async fn pinned(&self) -> Lake {
+        Lake {
+            tables: RwLock::new(self.tables.read().await.clone()),
+            ..Lake::over(self.place.clone())
+        }
+    }
+
+    /// The newest version of each open table that this process has seen or written.
+    pub async fn versions(&self) -> BTreeMap<String, i64> {
+        let version = |open: &OpenTable| open.table.version().map_or(0, |version| i64::try_from(version).unwrap_or(i64::MAX));
+        let tables = self.tables.read().await;
+        tables.iter().map(|(name, open)| (name.clone(), version(open))).collect()
+    }
+
+    /// True where this process writes: what it knows is then the newest.
+    pub fn is_ours(&self) -> bool {
+        self.lock.is_some()
+    }
+
+    /// Takes in what another process has committed: versions of the open tables, and tables of these shapes
+    /// that were not there yet.
+    ///
+    /// # Errors
+    /// As `open_read_only`.
+    pub async fn catch_up(&self, specs: &[TableSpec]) -> Result<(), LakeError> {
+        let known = self.tables.read().await.clone();
+        for (name, open) in &known {
+            let mut table = open.table.clone();
+            table.update_state().await.map_err(table_error("read the log of", name))?;
+            self.put(name, table).await;
+        }
+        for spec in specs.iter().filter(|spec| !known.contains_key(&spec.name)) {
+            self.open_existing(spec.clone()).await?;
+        }
+        Ok(())
+    }
+
     /// Reports commits from now on. A second call changes nothing.
     pub fn report_to(&self, meters: Meters) {
         let _ = self.meters.set(meters);

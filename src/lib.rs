@@ -12,7 +12,7 @@
 //! 7. `watermark` says up to when the input is complete; `rollup` runs `pipelines/*.sql` over the
 //!    windows that this closes and replaces them in gold.
 //! 8. `watch` judges the closed windows by `alerts/*.yaml` (`alert`), records and sends (`notify`).
-//! 9. `sql` answers questions over all layers.
+//! 9. `sql` answers questions over all layers; `serve` is asked by other programs.
 //!
 //! Who may import whom, from the top down:
 //!

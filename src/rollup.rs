@@ -336,14 +336,24 @@ pub async fn open_windows(lake: &Lake, pipelines: Vec<Pipeline>) -> Result<Vec<(
     for pipeline in pipelines {
         let spec = table_spec(&pipeline).await?;
         let windows = match lake.open_existing(spec).await? {
-            true => pending_minutes(lake, &pipeline).await?,
+            true => open_windows_of(lake, &pipeline).await?,
             false => BTreeSet::new(),
         };
-        let width = pipeline.window_minutes;
-        let windows = windows.into_iter().map(|minute| window_of(minute, width)).collect();
         answered.push((pipeline, windows));
     }
     Ok(answered)
+}
+
+/// The windows of one open gold table that it does not answer yet, by the minute they start in.
+///
+/// # Errors
+/// The table's log, or one that it is made from, cannot be read.
+pub async fn open_windows_of(lake: &Lake, pipeline: &Pipeline) -> Result<BTreeSet<i64>, SqlError> {
+    let minutes = pending_minutes(lake, pipeline).await?;
+    Ok(minutes
+        .into_iter()
+        .map(|minute| window_of(minute, pipeline.window_minutes))
+        .collect())
 }
 
 /// The gold table that a pipeline fills: its columns come from planning it over an empty silver.

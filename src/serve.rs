@@ -7,3 +7,5 @@
 //! memory, rows and the number of queries are bounded.
 
 pub mod dashboard;
+pub mod desk;
+pub mod postgres;

@@ -8,6 +8,7 @@
 //! is answered from silver.
 
 mod functions;
+pub mod live;
 pub mod pipeline;
 pub mod views;
 
@@ -21,8 +22,8 @@ use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::memory_pool::FairSpillPool;
-use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::logical_expr::{Expr, LogicalPlanBuilder, col, lit};
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::logical_expr::{Expr, col, lit};
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use datafusion::scalar::ScalarValue;
 
@@ -35,7 +36,10 @@ pub const MINUTE_MS: i64 = 60_000;
 /// A session is at most a day long: its row may lie a day before its end or its failure.
 const SESSION_DAYS_MS: i64 = 86_400_000;
 /// Column of gold tables that are asked: false in a row of a window that is not final yet.
-const IS_FINAL: &str = "is_final";
+pub const IS_FINAL: &str = "is_final";
+/// The schemas of a session.
+pub const LAYERS: [&str; 4] = ["bronze", "silver", "gold", "ops"];
+const CATALOG: &str = "datafusion";
 /// Planning needs next to none.
 pub const PLANNING_MEMORY_BYTES: usize = 64 << 20;
 
@@ -101,24 +105,33 @@ pub fn empty_context(memory_bytes: usize) -> Result<SessionContext, DataFusionEr
     let runtime = RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(FairSpillPool::new(memory_bytes)))
         .build_arc()?;
-    let mut config = SessionConfig::new().with_information_schema(true).with_target_partitions(2);
+    let context = context_over(runtime, CATALOG, "public");
+    let catalog = catalog(&context)?;
+    for layer in LAYERS {
+        catalog.register_schema(layer, Arc::new(MemorySchemaProvider::new()))?;
+    }
+    Ok(context)
+}
+
+/// A context with our functions and none of the tables; unqualified names mean those of `schema`.
+pub fn context_over(runtime: Arc<RuntimeEnv>, catalog: &str, schema: &str) -> SessionContext {
+    let mut config = SessionConfig::new()
+        .with_information_schema(true)
+        .with_target_partitions(2)
+        .with_default_catalog_and_schema(catalog, schema);
     // Errors of the planner then say where in the text they are.
     config.options_mut().sql_parser.collect_spans = true;
     // Columns carry comments; a UNION with a literal keeps them in one of its two plans only, and
     // DataFusion would take the difference for a bug.
     config.options_mut().execution.skip_physical_aggregate_schema_check = true;
     let context = SessionContext::new_with_config_rt(config, runtime);
-    let catalog = catalog(&context)?;
     functions::register(&context);
-    for layer in ["bronze", "silver", "gold", "ops"] {
-        catalog.register_schema(layer, Arc::new(MemorySchemaProvider::new()))?;
-    }
-    Ok(context)
+    context
 }
 
 fn catalog(context: &SessionContext) -> Result<Arc<dyn CatalogProvider>, DataFusionError> {
     context
-        .catalog("datafusion")
+        .catalog(CATALOG)
         .ok_or_else(|| DataFusionError::Internal("the session has no default catalog".to_string()))
 }
 
@@ -256,7 +269,7 @@ pub async fn run_pipeline(
 }
 
 /// `window_start` is one of these windows: as ranges of neighbours, for there may be a day of them.
-fn in_windows(windows: &BTreeSet<i64>, window_minutes: i64) -> Expr {
+pub fn in_windows(windows: &BTreeSet<i64>, window_minutes: i64) -> Expr {
     let time = |minute: i64| {
         lit(ScalarValue::TimestampMicrosecond(
             Some(minute * MINUTE_MS * 1000),
@@ -330,34 +343,10 @@ async fn gold(
     let stored = context
         .read_table(lake.provider(context, &table).await?)?
         .with_column(IS_FINAL, lit(true))?;
-    let Some(range) = range_of(windows, pipeline.window_minutes) else {
-        return Ok(Some(stored));
+    let live = match live::frame(lake, pipeline, windows, finer.cloned(), memory_bytes).await? {
+        Some(live) => live.into_unoptimized_plan(),
+        None => return Ok(Some(stored)),
     };
-    // The views of another range must not meet the tables that people query: a context of its own.
-    let apart = empty_context(memory_bytes)?;
-    match (&pipeline.finer, finer) {
-        (Some(known), Some(frame)) => register_finer(&apart, &known.table(), frame.clone().filter(in_range("window_start", range))?)?,
-        (Some(_), None) => return Ok(Some(stored)),
-        (None, _) => register_windowed_views(&apart, lake, pipeline, range).await?,
-    }
-    let plan = pipeline.plan(&apart).await?;
-    let live = apart
-        .execute_logical_plan(plan)
-        .await?
-        .filter(in_windows(windows, pipeline.window_minutes))?;
-    let mut columns = Vec::new();
-    for field in spec.schema.fields() {
-        let name = field.name();
-        let value = match name.as_str() {
-            "event_date" => datafusion::logical_expr::cast(col("window_start"), field.data_type().clone()),
-            pipeline::PIPELINE_HASH => lit(pipeline.hash.clone()),
-            pipeline::SILVER_VERSIONS => lit(ScalarValue::Utf8(None)),
-            name => datafusion::logical_expr::cast(col(name), field.data_type().clone()),
-        };
-        columns.push(value.alias(name));
-    }
-    columns.push(lit(false).alias(IS_FINAL));
-    let live = LogicalPlanBuilder::from(live.into_unoptimized_plan()).project(columns)?.build()?;
     let names: Vec<Expr> = spec
         .schema
         .fields()

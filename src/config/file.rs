@@ -39,6 +39,7 @@ pub struct ConfigFile {
     pub lake: LakeFile,
     pub sources: Option<Vec<SourceFile>>,
     pub http: HttpFile,
+    pub postgres: PostgresFile,
     pub ingest: IngestFile,
     pub privacy: PrivacyFile,
     pub network: NetworkFile,
@@ -137,6 +138,30 @@ pub struct HttpFile {
     pub connections: Option<u64>,
     pub memory: Option<Bytes>,
     pub spool: Option<Bytes>,
+}
+
+#[derive(Default, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(default, deny_unknown_fields)]
+pub struct PostgresFile {
+    pub listen: Option<String>,
+    pub user: Option<String>,
+    pub password: Option<String>,
+    pub tls_certificate: Option<PathBuf>,
+    pub tls_key: Option<PathBuf>,
+    pub connections: Option<u64>,
+    pub rows: Option<u64>,
+}
+
+impl fmt::Debug for PostgresFile {
+    /// The password is a secret: only whether there is one may be shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresFile")
+            .field("listen", &self.listen)
+            .field("user", &self.user)
+            .field("password", &self.password.as_ref().map(|_| "..."))
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Default, PartialEq, Deserialize)]

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use tokio::sync::watch as signal;
 
+use super::answers::Answers;
 use super::check::{alert_files, check};
 use super::http_intake::HttpIntake;
 use super::identity::{log_complaints, rules_of_identity};
@@ -21,13 +22,14 @@ use crate::config::Config;
 use crate::enrich::Enricher;
 use crate::ingest::Counts;
 use crate::ingest::intake::{Batch, Intake};
-use crate::lake::LakeError;
 use crate::lake::tables::fixed_tables;
 use crate::lake::upkeep::{Action, Report, Upkeep};
+use crate::lake::{Lake, LakeError};
 use crate::notify::Terminal;
 use crate::privacy::Privacy;
 use crate::source::SourceError;
 use crate::sql::SqlError;
+use crate::sql::pipeline::Pipeline;
 use crate::telemetry::chain;
 use crate::telemetry::health::HealthPart;
 use crate::telemetry::metrics::{LookupMemory, Meters, Queue, UpkeepTask, UpkeepWork};
@@ -125,6 +127,7 @@ async fn carry_on(config: &Config, house: &mut House, checked: Checked, stop: &m
 struct House {
     status: StatusServer,
     http: Option<HttpIntake>,
+    answers: Option<Answers>,
     enricher: Arc<Enricher>,
     privacy: Arc<Privacy>,
     clock: Arc<dyn Clock>,
@@ -140,12 +143,29 @@ impl House {
         Ok(House {
             status,
             http: None,
+            answers: None,
             enricher,
             privacy,
             clock,
             alerts: AlertFolder::of(config),
             has_been_ready: false,
         })
+    }
+
+    /// Readers are answered from this lake from now on.
+    async fn answer_from(
+        &mut self,
+        config: &Config,
+        lake: &Arc<Lake>,
+        pipelines: Vec<Pipeline>,
+        stop: &signal::Receiver<bool>,
+    ) -> anyhow::Result<()> {
+        let (lake, clock) = (Arc::clone(lake), Arc::clone(&self.clock));
+        match &self.answers {
+            Some(answers) => answers.take_up(config, lake, pipelines, clock)?,
+            None => self.answers = Some(Answers::start(config, lake, pipelines, clock, stop.clone()).await?),
+        }
+        Ok(())
     }
 
     /// Whether what is posted can be kept.
@@ -173,6 +193,9 @@ impl House {
     async fn leave(self) -> anyhow::Result<()> {
         if let Some(http) = self.http {
             http.finish().await;
+        }
+        if let Some(answers) = self.answers {
+            answers.finish().await;
         }
         Ok(())
     }
@@ -214,6 +237,7 @@ impl Following<'_> {
         stop: signal::Receiver<bool>,
     ) -> anyhow::Result<Following<'a>> {
         let clock = Arc::clone(&house.clock);
+        let pipelines = checked.pipelines.clone();
         let parts = Parts::open(
             config,
             checked,
@@ -224,6 +248,7 @@ impl Following<'_> {
             Some(house.status.meters()),
         )
         .await?;
+        house.answer_from(config, &parts.lake, pipelines, &stop).await?;
         if !house.has_been_ready {
             // Nothing is answered for before there is a lake to bring it to.
             house.http = HttpIntake::start(config, &house.enricher, &house.privacy, &clock, &house.status, stop).await?;

@@ -327,7 +327,7 @@ struct Daemon(Child);
 impl Daemon {
     /// Starts it and waits until it says that it runs.
     fn start(bench: &Bench) -> Daemon {
-        let quiet = bench.write("quiet.yaml", "http: {listen: off}\n");
+        let quiet = bench.write("quiet.yaml", "http: {listen: off}\npostgres: {listen: off}\n");
         let mut command = bench.command(&["run"]);
         command.arg("--settings").arg(quiet);
         let mut daemon = Daemon(

@@ -48,7 +48,7 @@ impl Daemon {
     pub fn start(bench: &Bench, settings: &str) -> Daemon {
         let settings = bench.write("run.yaml", settings);
         // Daemons of other tests run beside this one: who wants to listen says where.
-        let quiet = bench.write("quiet.yaml", "http: {listen: off}\n");
+        let quiet = bench.write("quiet.yaml", "http: {listen: off}\npostgres: {listen: off}\n");
         let log = bench.path("run.log");
         let file = std::fs::OpenOptions::new()
             .create(true)

@@ -1,0 +1,128 @@
+//! One query at work: its place in line, its time, its rows as they come.
+//!
+//! It works in a task of its own, one batch ahead of its reader.
+//!
+//! Invariant: its place and its memory are given back when its time is up, whether anybody reads or not.
+//! Invariant: dropping it stops the query.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::common::runtime::SpawnedTask;
+use datafusion::error::DataFusionError;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::session_state::SessionState;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::execute_stream;
+use futures_util::StreamExt;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
+
+use crate::sql::SqlError;
+
+/// Batches that wait for a reader who is slower than the query: one, so that the two overlap.
+const BATCHES_AHEAD: usize = 1;
+
+/// What one query is given.
+pub struct Means {
+    pub state: SessionState,
+    pub plan: LogicalPlan,
+    pub timeout: Duration,
+    /// Its memory.
+    pub runtime: Arc<RuntimeEnv>,
+    pub at_work: Arc<Semaphore>,
+}
+
+pub struct Running {
+    schema: SchemaRef,
+    timeout: Duration,
+    rows: mpsc::Receiver<Result<RecordBatch, SqlError>>,
+    /// True at its end: every row was handed over.
+    task: Option<SpawnedTask<bool>>,
+}
+
+impl Running {
+    /// Waits for a place and starts. The time runs from here.
+    ///
+    /// # Errors
+    /// The planner's, or `Timeout`.
+    pub async fn start(means: Means) -> Result<Running, SqlError> {
+        // The names and types that people are told; the rows may come in a form of their own.
+        let schema = Arc::new(means.plan.schema().as_arrow().clone());
+        let (timeout, deadline) = (means.timeout, Instant::now() + means.timeout);
+        let (to_reader, rows) = mpsc::channel(BATCHES_AHEAD);
+        let (started, has_started) = oneshot::channel();
+        let task = SpawnedTask::spawn(async move {
+            let done = timeout_at(deadline, work(means, started, to_reader)).await;
+            done.is_ok()
+        });
+        let mut running = Running {
+            schema,
+            timeout,
+            rows,
+            task: Some(task),
+        };
+        match has_started.await {
+            Ok(started) => started.map(|()| running),
+            Err(_) => running.end().await.map(|()| running),
+        }
+    }
+
+    pub fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    /// The next rows; `None` at the end.
+    ///
+    /// # Errors
+    /// What the run says, or `Timeout`.
+    pub async fn next(&mut self) -> Result<Option<RecordBatch>, SqlError> {
+        match self.rows.recv().await {
+            Some(batch) => batch.map(Some),
+            None => self.end().await.map(|()| None),
+        }
+    }
+
+    /// What the end of the rows means.
+    async fn end(&mut self) -> Result<(), SqlError> {
+        let Some(task) = self.task.take() else { return Ok(()) };
+        match task.join().await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(SqlError::Timeout(self.timeout)),
+            Err(_) => Err(DataFusionError::Internal("the query broke off inside the engine".to_owned()).into()),
+        }
+    }
+}
+
+async fn work(means: Means, started: oneshot::Sender<Result<(), SqlError>>, to_reader: mpsc::Sender<Result<RecordBatch, SqlError>>) {
+    // The semaphore is never closed: only a closed one gives no place.
+    let Ok(_place) = Arc::clone(&means.at_work).acquire_owned().await else {
+        return;
+    };
+    let mut rows = match rows(&means).await {
+        Ok(rows) => rows,
+        Err(error) => {
+            let _ = started.send(Err(error.into()));
+            return;
+        }
+    };
+    if started.send(Ok(())).is_err() {
+        return;
+    }
+    while let Some(batch) = rows.next().await {
+        let is_last = batch.is_err();
+        // Nobody reads any more, or nothing comes after an error.
+        if to_reader.send(batch.map_err(SqlError::from)).await.is_err() || is_last {
+            return;
+        }
+    }
+}
+
+async fn rows(means: &Means) -> Result<SendableRecordBatchStream, DataFusionError> {
+    let physical = means.state.create_physical_plan(&means.plan).await?;
+    let task = TaskContext::from(&means.state).with_runtime(Arc::clone(&means.runtime));
+    execute_stream(physical, Arc::new(task))
+}
