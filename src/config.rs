@@ -10,6 +10,7 @@
 
 mod cdn;
 pub mod file;
+mod page;
 mod postgres;
 mod sources;
 
@@ -26,6 +27,7 @@ use url::Url;
 use crate::lake::upkeep::{Retention, UpkeepSettings};
 pub use cdn::Cdn;
 use file::{ConfigFile, Places, Source};
+pub use page::{Live, Page};
 pub use postgres::{Postgres, Tls};
 pub use sources::{HTTP, Kafka, Kinesis, S3, SourceConfig, SourceFormat, SourceKind, StartFrom};
 
@@ -78,6 +80,7 @@ pub struct Config {
     pub sources: Vec<SourceConfig>,
     pub http: Http,
     pub postgres: Postgres,
+    pub page: Page,
     pub ingest: Ingest,
     pub privacy: Privacy,
     pub network: Network,
@@ -364,6 +367,7 @@ fn resolve(written: ConfigFile, checks: &mut Checks, is_folder: &dyn Fn(&Path) -
         sources: sources::sources(written.sources, checks),
         http: http(written.http, checks),
         postgres: postgres::postgres(written.postgres, checks),
+        page: page::page(written.page, checks),
         ingest: ingest(written.ingest, checks),
         privacy: privacy(written.privacy, key_file, checks),
         network: Network {
