@@ -150,7 +150,7 @@ mod tests {
             (ended.status.as_str(), &ended.cause, &ended.ends_at),
             ("resolved", &cause, &json!("2026-11-01T20:30:00Z"))
         );
-        assert_eq!((ended.value, ended.summary), (json!(120.0), json!("at 120.0")));
+        assert_eq!((ended.value, ended.summary), (json!(120.0), json!("at 120")));
     }
 
     #[test]
