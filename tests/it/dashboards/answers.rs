@@ -11,7 +11,7 @@ use playhead::serve::dashboard::{Dashboard, Format, Hide, Scope, Target, Variabl
 use playhead::{builtin, rollup, sql};
 use serde_json::Value;
 
-use super::{dashboards, panels};
+use super::{dashboards, panels, wire};
 use crate::alerts::{outage, shipped};
 use crate::support::{Bench, simulate};
 
@@ -146,13 +146,15 @@ fn every_question_of_every_dashboard_is_answered_in_types_that_grafana_draws() {
     let bench = full_lake();
     let desk = Desk::over(&bench);
     let all = dashboards();
-    let mut silent = Vec::new();
+    let (mut silent, mut questions) = (Vec::new(), Vec::new());
     for (name, dashboard, panel) in panels(&all) {
         for target in &panel.targets {
             let rows = rows_as_first(&desk, &name, &dashboard, target);
             if target.ref_id == "A" && rows == 0 && !SILENT.iter().any(|part| name.contains(part)) {
                 silent.push(name.clone());
             }
+            let first = expanded(&name, target, &scope(&dashboard, RANGE_MS, &as_first("1m")));
+            questions.push((format!("{name}, query {}", target.ref_id), first));
             for value in ["DE", "'); SELECT 1 --"] {
                 let text = expanded(&name, target, &scope(&dashboard, RANGE_MS, &all_set_to(value)));
                 desk.ask(&text).unwrap_or_else(|error| panic!("{name} with {value}: {error}"));
@@ -165,6 +167,9 @@ fn every_question_of_every_dashboard_is_answered_in_types_that_grafana_draws() {
     a_choice_filters(&desk, &all);
     one_session_is_shown(&desk, &all);
     the_alert_is_told(&desk, &all);
+    the_planted_isp_stands_first(&desk, &all);
+    assert!(questions.len() > 100, "only {} questions", questions.len());
+    wire::every_question_is_answered(&desk.runtime, &bench, &questions);
 }
 
 /// Asks for the shortest and the longest windows where there is a choice; gives the rows of the shortest.
@@ -359,6 +364,28 @@ fn the_alert_is_told(desk: &Desk, all: &[(&str, Dashboard)]) {
     ] {
         assert!(told.contains(word), "no {word} in\n{told}");
     }
+}
+
+/// The worst segment of the overview is the one whose viewers were made to stall, and each leads on by a variable
+/// of the dashboard that its link names.
+fn the_planted_isp_stands_first(desk: &Desk, all: &[(&str, Dashboard)]) {
+    let of = |end: &str| all.iter().find(|(file, _)| file.ends_with(end)).map(|(_, dashboard)| dashboard);
+    let (noc, buffering) = (of("noc.json").expect("shipped"), of("buffering.json").expect("shipped"));
+    let worst = noc
+        .panels
+        .iter()
+        .find(|panel| panel.title == "Where it hurts most")
+        .expect("it is there");
+    let text = expanded("worst", &worst.targets[0], &scope(noc, RANGE_MS, &as_first("1m")));
+    let (_, batches) = desk.ask(&text).expect("shipped");
+    let texts = |column: usize| {
+        let column = arrow::compute::cast(batches[0].column(column), &DataType::Utf8).expect("text");
+        let column = column.as_string::<i32>();
+        (0..column.len()).map(|row| column.value(row).to_owned()).collect::<Vec<_>>()
+    };
+    let (kinds, segments) = (texts(0), texts(1));
+    assert_eq!((kinds[0].as_str(), segments[0].as_str()), ("isp", "Musterkabel"));
+    assert!(kinds.iter().all(|kind| buffering.variable(kind).is_some()), "{kinds:?}");
 }
 
 #[test]
