@@ -252,7 +252,7 @@ impl Following<'_> {
             Some(house.status.meters()),
         )
         .await?;
-        house.answer_from(config, &parts.lake, pipelines, &stop).await?;
+        house.answer_from(config, &parts.lake, pipelines.clone(), &stop).await?;
         if !house.has_been_ready {
             // Nothing is answered for before there is a lake to bring it to.
             house.http = HttpIntake::start(config, &house.enricher, &house.privacy, &clock, &house.status, stop).await?;
