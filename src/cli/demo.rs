@@ -132,7 +132,10 @@ fn settings(files: &[PathBuf], folder: &Path) -> anyhow::Result<(Config, Vec<Str
     let mut config = config::parse(&texts, &config::process_env, &|path| path.is_dir())
         .map_err(|complaints| Complaints(complaints.iter().map(ToString::to_string).collect()))?;
     let mut moved = Vec::new();
-    for address in [&mut config.http.listen, &mut config.http.status].into_iter().flatten() {
+    for address in [&mut config.http.listen, &mut config.http.status, &mut config.postgres.listen]
+        .into_iter()
+        .flatten()
+    {
         let free = free_address(*address)?;
         if free != *address && address.port() != 0 {
             moved.push(format!("{address} is taken, so {free} is used"));

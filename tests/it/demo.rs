@@ -44,7 +44,7 @@ impl Demo {
         std::fs::create_dir_all(path("tmp")).expect("a folder can be made");
         std::fs::write(path("rules/release.yaml"), RULES).expect("a file can be written");
         let settings = format!(
-            "http: {{listen: \"127.0.0.1:0\"}}\nalerts: {{folder: {}}}\n",
+            "http: {{listen: \"127.0.0.1:0\"}}\npostgres: {{listen: \"127.0.0.1:0\"}}\nalerts: {{folder: {}}}\n",
             path("rules").display()
         );
         std::fs::write(path("demo.yaml"), settings).expect("a file can be written");
@@ -117,6 +117,7 @@ fn the_incident_fires_with_its_cause_and_nothing_is_left_behind() {
     let mut demo = Demo::start(&[]);
     demo.wait_for(&["Playhead is running"]);
     assert!(!is_empty(&demo.path("tmp")), "the demo has no folder");
+    demo.wait_for(&["psql \"host=127.0.0.1 port="]);
     demo.wait_for(&["version 5.3.0 on tv fails to start"]);
     let alert = demo.wait_for(&["FIRING", "device_type=tv"]);
     assert!(alert.contains("app_version=5.3.0 explains"), "{alert}");

@@ -66,6 +66,13 @@ impl Shown<'_> {
         if let Some(status) = status {
             line("health", format!("http://{status}/readyz, metrics: http://{status}/metrics"));
         }
+        if let Some(postgres) = self.config.postgres.listen.map(seen_from_here) {
+            let (host, port, user) = (postgres.ip(), postgres.port(), &self.config.postgres.user);
+            line("psql", format!("psql \"host={host} port={port} user={user} dbname=playhead\""));
+            let grafana =
+                format!("data source PostgreSQL at {postgres}, database playhead, user {user}, TLS off; dashboards: docs/dashboards.md");
+            line("Grafana", grafana);
+        }
         if let Some(listen) = self.config.http.listen.map(seen_from_here) {
             line("events to", format!("http://{listen}/cmcd and http://{listen}/v1/events"));
         }
@@ -97,7 +104,14 @@ async fn tell(facts: Facts, clock: Arc<dyn Clock>) {
     if let Some(status) = facts.status {
         until_ready(status).await;
     }
-    println!("\nPlayhead is running; stop it with Ctrl-C.\n{}", facts.addresses);
+    println!("\nPlayhead is running; stop it with Ctrl-C.");
+    // Only a daemon that has a page says so.
+    if let Some(status) = facts.status
+        && asked(status, "/").await.is_some_and(|answer| is_ok(&answer))
+    {
+        println!("  {:<10} http://{status}/", "browser");
+    }
+    println!("{}", facts.addresses);
     let now_ms = || facts.pace.event_ms(clock.now_ms());
     let start_ms = now_ms();
     for planted in facts.incidents.iter().filter(|planted| planted.from_ms <= start_ms) {
@@ -117,10 +131,7 @@ async fn tell(facts: Facts, clock: Arc<dyn Clock>) {
 }
 
 async fn until_ready(status: SocketAddr) {
-    while !asked(status, "/readyz")
-        .await
-        .is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
-    {
+    while !asked(status, "/readyz").await.is_some_and(|answer| is_ok(&answer)) {
         tokio::time::sleep(ASK_EVERY).await;
     }
 }
@@ -135,6 +146,10 @@ async fn until_caught_up(status: SocketAddr, now_ms: &impl Fn() -> i64, behind_m
         }
         tokio::time::sleep(ASK_EVERY).await;
     }
+}
+
+fn is_ok(answer: &str) -> bool {
+    answer.starts_with("HTTP/1.1 200")
 }
 
 /// Hours and minutes, UTC like the tables.
