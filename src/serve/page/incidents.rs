@@ -97,7 +97,8 @@ fn incident(message: &Value) -> Option<Incident> {
         cause_answer: at("/cause_answer"),
         cause: at("/cause"),
         dashboard: at("/links/dashboard"),
-        has_fired: ["firing", "recovering"].contains(&status),
+        // What only was pending ends as inactive.
+        has_fired: ["firing", "recovering", "resolved"].contains(&status),
     })
 }
 
@@ -163,10 +164,12 @@ mod tests {
             message("old", "resolved", 1.0, &none),
             message("soon", "pending", 1.0, &none),
             message("now", "firing", 1.0, &none),
+            // It fired before the time that is looked at.
+            message("long ago", "resolved", 1.0, &none),
             "no JSON".to_owned(),
             "{}".to_owned(),
         ];
         let names: Vec<String> = incidents(steps.into_iter()).into_iter().map(|one| one.episode_id).collect();
-        assert_eq!(names, ["now", "soon", "old"]);
+        assert_eq!(names, ["now", "soon", "old", "long ago"]);
     }
 }

@@ -19,8 +19,10 @@ use crate::sql::Session;
 
 /// How often the tables are looked at: people do not see more often.
 const LOOK_MS: i64 = 2_000;
-/// Incidents are listed this long after their last step, by the newest data.
-const HISTORY: &str = "interval '7 days'";
+/// Resolved incidents are listed for seven days, by the newest step.
+const SINCE: &str = "(SELECT max(window_end) - interval '7 days' FROM ops.alert_events)";
+/// Alerts that have been firing for longer; more are one incident, whatever the rules say.
+const OPEN_MAX: usize = 100;
 /// Steps of alerts that are read at most, the newest: each holds a message of some kilobytes.
 const STEPS_MAX: usize = 5_000;
 /// From first data to newest, of the table that every lake has.
@@ -118,15 +120,33 @@ async fn reach(desk: &Desk) -> Result<(Option<i64>, Option<i64>), Refusal> {
 }
 
 async fn steps(desk: &Desk) -> Result<Vec<Incident>, Refusal> {
-    let text = format!(
-        "SELECT arrow_cast(message, 'Utf8') AS message FROM ops.alert_events WHERE kind = 'transition' AND window_end >= \
-         (SELECT max(window_end) - {HISTORY} FROM ops.alert_events) ORDER BY window_end DESC, event_date DESC LIMIT {STEPS_MAX}"
-    );
-    let answer = desk.query(&text).await?;
-    let mut messages: Vec<String> = answer.batches.iter().flat_map(texts).collect();
+    let messages = "SELECT arrow_cast(message, 'Utf8') AS message FROM ops.alert_events WHERE kind = 'transition'";
+    let recent = format!("{messages} AND window_end >= {SINCE} ORDER BY window_end DESC LIMIT {STEPS_MAX}");
+    let mut steps = listed(desk, &recent).await?;
+    let open = listed(desk, &open_for_long()).await?;
+    if !open.is_empty() {
+        let ids: Vec<String> = open.iter().map(|id| format!("'{}'", id.replace('\'', "''"))).collect();
+        let text = format!("{messages} AND event_id IN ({})", ids.join(", "));
+        steps.extend(listed(desk, &text).await?);
+    }
     // The newest were asked for; they are folded from the oldest on.
-    messages.sort_by_cached_key(|message| order_of(message));
-    Ok(incidents(messages.into_iter()))
+    steps.sort_by_cached_key(|message| order_of(message));
+    Ok(incidents(steps.into_iter()))
+}
+
+/// Steps that alerts have stood on for longer than the history reaches back, and stand on still.
+fn open_for_long() -> String {
+    format!(
+        "SELECT arrow_cast(event_id, 'Utf8') AS event_id FROM (SELECT event_id, status, window_end, row_number() OVER (PARTITION BY \
+         fingerprint ORDER BY window_end DESC, CASE WHEN status IN ('resolved', 'inactive') THEN 0 ELSE 1 END) AS place \
+         FROM ops.alert_events WHERE kind = 'transition') AS last WHERE place = 1 AND status IN ('firing', 'recovering') \
+         AND window_end < {SINCE} LIMIT {OPEN_MAX}"
+    )
+}
+
+async fn listed(desk: &Desk, text: &str) -> Result<Vec<String>, Refusal> {
+    let answer = desk.query(text).await?;
+    Ok(answer.batches.iter().flat_map(texts).collect())
 }
 
 fn texts(batch: &RecordBatch) -> Vec<String> {

@@ -116,10 +116,10 @@ function stepOf(times, answer) {
 }
 
 function lineTrace(field, times, stacked, step) {
-  const { drawStyle = 'line', lineWidth = 1.5, fillOpacity = 0, lineInterpolation = 'linear', spanNulls = false, axisPlacement } = field.custom;
+  const { drawStyle = 'line', lineWidth = 1.5, fillOpacity = 0, lineInterpolation = 'linear', spanNulls = false, axisPlacement, barAlignment = 0 } = field.custom;
   const tint = field.seriesColour;
   const common = { x: times, y: field.values, name: plain(field.label), customdata: field.values.map((value) => plain(field.text(value))), hovertemplate: '%{customdata}', yaxis: axisPlacement === 'right' ? 'y2' : 'y' };
-  if (drawStyle === 'bars') return { ...common, type: 'bar', width: step * 0.8, marker: { color: withOpacity(tint, Math.max(0.35, fillOpacity / 100)), line: { color: tint, width: 0 } } };
+  if (drawStyle === 'bars') return { ...common, type: 'bar', width: step * 0.8, ...(barAlignment ? { offset: barAlignment > 0 ? 0 : -step * 0.8 } : {}), marker: { color: withOpacity(tint, Math.max(0.35, fillOpacity / 100)), line: { color: tint, width: 0 } } };
   const dash = field.custom.lineStyle?.fill === 'dash' ? '6px,4px' : 'solid';
   return {
     ...common, type: 'scatter', mode: drawStyle === 'points' ? 'markers' : 'lines', marker: { color: tint, size: 5 }, connectgaps: Boolean(spanNulls),
