@@ -106,7 +106,6 @@ fn secret(written: Option<String>, key: &str, checks: &mut Checks) -> Option<Str
 #[cfg(test)]
 mod tests {
     use super::super::{Config, parse};
-    use super::*;
 
     fn settings(text: &str) -> Result<Config, Vec<String>> {
         let env = |name: &str| match name {
