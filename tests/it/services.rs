@@ -69,7 +69,7 @@ pub fn is_available(name: &str) -> bool {
     false
 }
 
-/// Where a tool that is available stands (`faketime`, `promtool`).
+/// Where a tool that is available stands (`faketime`, `promtool`, `psql`, the Python of `sql-clients`).
 #[track_caller]
 pub fn path(name: &str) -> String {
     run_script(&[name, "path"]).trim().to_string()
