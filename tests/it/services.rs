@@ -80,7 +80,7 @@ pub fn browse(name: &str, arguments: &[&str]) -> Option<Value> {
     Some(serde_json::from_str(&printed).expect("the script prints JSON"))
 }
 
-/// Where a tool that is available stands (`faketime`, `promtool`).
+/// Where a tool that is available stands (`faketime`, `promtool`, `psql`, the Python of `sql-clients`).
 #[track_caller]
 pub fn path(name: &str) -> String {
     run_script(&[name, "path"]).trim().to_string()
