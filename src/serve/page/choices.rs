@@ -181,8 +181,8 @@ impl<'a> Settling<'a> {
             to_ms: self.scope.to_ms,
         };
         let scope = Scope {
-            from_ms: range.from_whole_minute().from_ms,
-            to_ms: range.from_whole_minute().to_ms,
+            from_ms: range.on_whole_minutes().from_ms,
+            to_ms: range.on_whole_minutes().to_ms,
             ..self.scope.clone()
         };
         let about = |error: &dyn std::fmt::Display| Refusal::Failed(format!("variable {}: {error}", variable.name));

@@ -35,7 +35,7 @@ impl TimeRange {
 
     /// The same length, from a whole minute on: choices need not be asked anew each second, and may go by the
     /// length.
-    pub fn from_whole_minute(self) -> TimeRange {
+    pub fn on_whole_minutes(self) -> TimeRange {
         let from_ms = self.from_ms.div_euclid(60_000) * 60_000;
         TimeRange {
             from_ms,
@@ -143,8 +143,8 @@ mod tests {
 
     #[test]
     fn a_range_from_a_whole_minute_keeps_its_length() {
-        let range = TimeRange::of("now-1h", "now", NOW_MS).unwrap().from_whole_minute();
+        let range = TimeRange::of("now-1h", "now", NOW_MS).unwrap().on_whole_minutes();
         assert_eq!((range.from_ms, range.to_ms), (1_699_996_380_000, 1_699_999_980_000));
-        assert_eq!(range.from_whole_minute(), range);
+        assert_eq!(range.on_whole_minutes(), range);
     }
 }
