@@ -20,12 +20,14 @@ FROM (
          content_id, stream_type, country,
          coalesce(sum(duration_ms) FILTER (WHERE state IN ('playing', 'rebuffering', 'seeking', 'ad', 'silent')), 0) AS active_ms,
          coalesce(sum(duration_ms) FILTER (WHERE state IN ('playing', 'rebuffering', 'seeking', 'ad', 'silent')), 0) / 60000.0 AS concurrent_avg,
-         concurrent_peak(interval_start, interval_end) FILTER (WHERE state IN ('playing', 'rebuffering', 'seeking', 'ad', 'silent')) AS concurrent_peak,
-         concurrent_peak(interval_start, interval_end) FILTER (WHERE state = 'paused') AS concurrent_paused_peak,
+         coalesce(concurrent_peak(CAST(interval_start AS BIGINT), CAST(interval_end AS BIGINT))
+                  FILTER (WHERE state IN ('playing', 'rebuffering', 'seeking', 'ad', 'silent')), 0) AS concurrent_peak,
+         coalesce(concurrent_peak(CAST(interval_start AS BIGINT), CAST(interval_end AS BIGINT))
+                  FILTER (WHERE state = 'paused'), 0) AS concurrent_paused_peak,
          coalesce(sum(duration_ms) FILTER (WHERE state = 'paused'), 0) AS paused_ms,
          count(DISTINCT session_id) AS sessions_in_window,
          count(DISTINCT coalesce(user_id, device_id, session_id)) AS viewers,
-         distinct_build(coalesce(user_id, device_id, session_id)) AS viewers_sketch
+         distinct_build(text_hash(coalesce(user_id, device_id, session_id))) AS viewers_sketch
   FROM silver.playback_intervals
   GROUP BY window, content_id, stream_type, country
 ) AS minutes

@@ -13,6 +13,7 @@
 --           the player's own CDN name and no POP. Reports that were made from the log itself are no reports
 --           here: they would always be joined. A report that meets two requests counts once: it is a group of
 --           its own before its session's minute is added up (count(DISTINCT) here takes five times as long).
+-- Runs on: here only, because it joins reports to requests within a reach of time, and Arroyo joins what one window closed
 -- Begins with: silver.cdn_requests
 --           (a lake that has never had a request has nothing to join: the table stays empty until one comes,
 --           and then holds all that silver holds)

@@ -2,6 +2,7 @@
 -- Reads:    silver.player_events, silver.playback_sessions (by start), silver.rejects (by receipt), silver.duplicates.
 -- Grain:    one hour by player, release, dialect, kind of finding, key and rule.
 -- Lateness: windows are computed again when late events change them.
+-- Runs on: here only, because silver.rejects and silver.duplicates are not relayed
 -- Columns:
 --   source: dialect of the events; on rejected the format that refused them
 --   finding: events (all of them: what shares are over), key_fault, event_flag, session_flag, lost_reports, order_conflicts, anomalies, rejected or duplicates

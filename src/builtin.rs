@@ -17,9 +17,10 @@ pub const PIPELINES: [(&str, &str); 10] = [
 ];
 
 /// File name and text of every shipped alert file.
-pub const ALERTS: [(&str, &str); 3] = [
+pub const ALERTS: [(&str, &str); 4] = [
     ("alerts/cdn_latency.yaml", include_str!("../alerts/cdn_latency.yaml")),
     ("alerts/isp_rebuffering.yaml", include_str!("../alerts/isp_rebuffering.yaml")),
+    ("alerts/own_health.yaml", include_str!("../alerts/own_health.yaml")),
     ("alerts/playback_errors.yaml", include_str!("../alerts/playback_errors.yaml")),
 ];
 

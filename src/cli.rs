@@ -2,7 +2,11 @@
 //!
 //! Exit codes: 0 done, 64 usage or settings, 1 failure.
 
+mod alerts;
+mod arroyo;
+mod demo;
 mod session;
+mod simulate;
 mod upkeep;
 
 use std::ffi::OsString;
@@ -22,7 +26,6 @@ use crate::daemon::{self, Complaints, Progress, Summary};
 use crate::ingest::Counts;
 use crate::lake::Lake;
 use crate::notify::Terminal;
-use crate::simulate::Simulation;
 use crate::{metric, rollup, sql, telemetry};
 
 /// Threads for file system calls: a few keep a disk busy, and each keeps some memory of its own.
@@ -129,6 +132,14 @@ enum Command {
         #[command(flatten)]
         settings: SettingsArgs,
     },
+    /// Bring the pipelines to an Arroyo cluster.
+    Arroyo {
+        #[command(subcommand)]
+        command: arroyo::ArroyoCommand,
+    },
+    /// Test rules, replay them over history, keep alerts quiet, print the schema of rule files.
+    #[command(after_help = "Example:\n  playhead alerts test alerts/tests/playback_errors.yaml")]
+    Alerts(alerts::AlertsArgs),
     /// Put small files together, keep the log short, delete what nothing needs, drop what has expired.
     #[command(after_help = "Example:\n  playhead upkeep --dry-run")]
     Upkeep {
@@ -150,24 +161,19 @@ enum Command {
         #[command(flatten)]
         settings: SettingsArgs,
     },
+    /// Show it: a simulated audience with incidents, watched live; nothing is left behind.
+    #[command(after_help = "Example:\n  playhead demo")]
+    Demo {
+        #[command(flatten)]
+        demo: demo::DemoArgs,
+    },
     /// Write a simulated audience: player events, CDN log and a truth file, from a seed.
-    #[command(after_help = "Example:\n  playhead simulate ./incoming --sessions 1000 --seed 7 --incident")]
+    #[command(
+        after_help = "Example:\n  playhead simulate ./incoming --sessions 1000 --seed 7 --lifelike --plant isp_stalls@20+15\n  playhead simulate http://127.0.0.1:8480 --dialect cmcd --rate 100"
+    )]
     Simulate {
-        /// Folder for player.ndjson, cdn.tsv and truth.json.
-        folder: PathBuf,
-        #[arg(long, default_value_t = 1000)]
-        sessions: u32,
-        #[arg(long, default_value_t = 1)]
-        seed: u64,
-        /// Start of the span, epoch seconds.
-        #[arg(long, default_value_t = 1_767_225_600)]
-        start: i64,
-        /// Length of the span, minutes.
-        #[arg(long, default_value_t = 60)]
-        minutes: i64,
-        /// Plant an ISP, a device and a POP incident.
-        #[arg(long)]
-        incident: bool,
+        #[command(flatten)]
+        simulate: simulate::SimulateArgs,
     },
 }
 
@@ -229,6 +235,8 @@ async fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Session { id, json, settings } => show_session(&settings, &id, json).await,
         Command::Metrics { name, markdown, json } => show_metrics(name.as_deref(), markdown, json),
         Command::Check { json, settings } => check(&settings, json).await,
+        Command::Arroyo { command } => arroyo::run(command).await,
+        Command::Alerts(arguments) => alerts::run(arguments).await,
         Command::Upkeep { dry_run, json, settings } => {
             let config = load(&settings, "")?;
             telemetry::start(&config.log);
@@ -237,23 +245,8 @@ async fn dispatch(command: Command) -> anyhow::Result<u8> {
         }
         Command::Settings => show(config::REFERENCE.as_bytes()),
         Command::Tables { settings } => tables(&settings).await,
-        Command::Simulate {
-            folder,
-            sessions,
-            seed,
-            start,
-            minutes,
-            incident,
-        } => {
-            let simulation = Simulation {
-                seed,
-                sessions,
-                start_ms: start * 1000,
-                span_ms: minutes * 60_000,
-                incident,
-            };
-            simulate(&folder, &simulation)
-        }
+        Command::Demo { demo } => demo::run(&demo).await,
+        Command::Simulate { simulate } => simulate::run(&simulate),
     }
 }
 
@@ -539,23 +532,4 @@ async fn tables(settings: &SettingsArgs) -> anyhow::Result<u8> {
     let specs = daemon::gold_specs(&pipelines).await?;
     let views = daemon::gold_views(&specs).await?;
     show(crate::contract::tables_markdown(&specs, &views).as_bytes())
-}
-
-fn simulate(folder: &PathBuf, simulation: &Simulation) -> anyhow::Result<u8> {
-    std::fs::create_dir_all(folder)?;
-    let create = |name: &str| std::fs::File::create(folder.join(name)).map(std::io::BufWriter::new);
-    let mut player = create("player.ndjson")?;
-    let mut cdn = create("cdn.tsv")?;
-    let truth = simulation.run(&mut player, &mut cdn)?;
-    player.flush()?;
-    cdn.flush()?;
-    std::fs::write(folder.join("truth.json"), serde_json::to_string_pretty(&truth)?)?;
-    println!(
-        "{} player events and {} CDN requests of {} sessions in {}",
-        truth.events,
-        truth.cdn_requests,
-        truth.sessions,
-        folder.display()
-    );
-    Ok(0)
 }

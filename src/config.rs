@@ -8,10 +8,12 @@
 //! Invariant: the environment is read here and nowhere else.
 //! Invariant: a secret comes from the environment and is never shown, not even by `{:?}`.
 
+mod arroyo;
 mod cdn;
 pub mod file;
 mod page;
 mod postgres;
+mod publish;
 mod sources;
 
 use std::fmt;
@@ -25,6 +27,8 @@ use serde::Deserialize;
 use url::Url;
 
 use crate::lake::upkeep::{Retention, UpkeepSettings};
+use crate::publish::PublishSettings;
+pub use arroyo::Arroyo;
 pub use cdn::Cdn;
 use file::{ConfigFile, Places, Source};
 pub use page::{Live, Page};
@@ -90,8 +94,10 @@ pub struct Config {
     pub alerts: Alerts,
     pub dashboards: Folder,
     pub sns: Sns,
+    pub publish: Vec<PublishSettings>,
     pub upkeep: Upkeep,
     pub sql: Sql,
+    pub arroyo: Arroyo,
     pub log: Log,
 }
 
@@ -386,11 +392,13 @@ fn resolve(written: ConfigFile, checks: &mut Checks, is_folder: &dyn Fn(&Path) -
         },
         dashboards: folder(written.dashboards.folder, DASHBOARDS_FOLDER, is_folder),
         sns: sns(written.sns, checks),
+        publish: publish::publish(written.publish, checks),
         upkeep: upkeep(&written.upkeep, checks),
         sql: Sql {
             memory_bytes: checks.bytes("sql.memory", written.sql.memory, 512 << 20, SQL_MEMORY),
             timeout: checks.span("sql.timeout", written.sql.timeout, Duration::from_secs(30), SQL_TIMEOUT),
         },
+        arroyo: arroyo::arroyo(written.arroyo, checks),
         log: Log {
             format: written.log.format.unwrap_or_default(),
             level: written.log.level.unwrap_or_default(),

@@ -9,12 +9,14 @@
 
 mod answers;
 mod check;
+mod cluster;
 mod dashboards;
 mod follow;
 mod gold;
 mod http_intake;
 mod identity;
 mod once;
+mod publishing;
 mod reader;
 mod sending;
 mod sources;
@@ -39,13 +41,14 @@ use crate::source::Mark;
 use crate::source::files::FilesError;
 use crate::telemetry::chain;
 use crate::telemetry::metrics::Meters;
-use crate::watch::{self, Watch};
+use crate::watch::{self, Heard, OwnHealth, Watch};
 
 use gold::{Gold, Keeper};
 use sending::Sending;
 
 pub use answers::serve;
-pub use check::{Checked, Complaints, check, gold_specs, gold_views, pipelines, query_limits, rules};
+pub use check::{Checked, Complaints, check, gold_specs, gold_views, pipelines, query_limits, rule_files, rules, rules_in, with_own};
+pub use cluster::{Portable, portable};
 pub use dashboards::{Dashboards, dashboard_complaints, dashboards};
 pub use follow::follow;
 pub use identity::database_complaints;
@@ -78,6 +81,8 @@ const CLOSING_MAX: Duration = Duration::from_secs(10);
 struct Parts {
     ingest: Ingest,
     gold: Gold,
+    /// What epochs tell of themselves; nobody reads it where nothing is followed.
+    heard: Arc<Heard>,
     /// None where alerts are not delivered.
     sending: Option<Sending>,
     lateness_ms: i64,
@@ -117,12 +122,26 @@ impl Parts {
         };
         let notifier = config.alerts.deliver.then(|| Notifier::new(defaults, terminal, watch::producer()));
         let watch = Watch::open(Arc::clone(&lake), rules, pipelines, limits, notifier, Arc::clone(&clock)).await?;
+        // Without metrics nothing is followed: files are read once.
+        let own_health = match meters {
+            Some(_) => Some(
+                OwnHealth::open(
+                    Arc::clone(&lake),
+                    sources::names(config).into_iter().map(str::to_owned),
+                    clock.now_ms(),
+                )
+                .await?,
+            ),
+            None => None,
+        };
         let sending = watch.outbox().map(Sending::start);
         Ok(Parts {
             ingest,
+            heard: own_health.as_ref().map(OwnHealth::heard).unwrap_or_default(),
             gold: Gold::new(Keeper {
                 rollup,
                 watch,
+                own_health,
                 clock: Arc::clone(&clock),
             }),
             sending,

@@ -35,7 +35,7 @@ use crate::lake::scan::{is_not_true, is_one_of, is_true};
 use crate::lake::tables::{
     BRONZE_CDN, BRONZE_PLAYER, SILVER_DUPLICATES, SILVER_INTERVALS, SILVER_PLAYER, SILVER_REJECTS, SILVER_REQUESTS, SILVER_SESSIONS,
 };
-use crate::lake::{Commit, Lake, LakeError, TimeRange};
+use crate::lake::{Commit, Lake, LakeError, TimeRange, Victims, row_hash};
 use crate::privacy::Privacy;
 use crate::session::{FactChanges, KeyedEvent, SessionSettings, Sessions};
 use crate::source::Mark;
@@ -483,7 +483,17 @@ impl Ingest {
                 })
                 .collect())
         };
-        self.lake.prepare_edit(table, range, &is_victim, vec![added]).await
+        let ids: HashSet<u64> = removed
+            .iter()
+            .map(|(session_id, at_ms)| row_hash(session_id, at_ms * 1000))
+            .collect();
+        let victims = Victims {
+            range,
+            // A key that is written anew may have had rows of any id.
+            ids: rewritten.is_empty().then_some(&ids),
+            is_victim: &is_victim,
+        };
+        self.lake.prepare_edit(table, victims, vec![added]).await
     }
 
     /// Brings into memory what the lake knows of the sessions that these events may continue.

@@ -9,12 +9,14 @@
 
 pub mod cache;
 pub mod commit;
+mod edit;
 mod lease;
 pub mod place;
 pub mod scan;
 pub mod tables;
 mod turns;
 pub mod upkeep;
+mod whereabouts;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -31,9 +33,12 @@ use tokio::sync::RwLock;
 use crate::clock::Clock;
 use crate::telemetry::metrics::Meters;
 pub use commit::{Commit, TimeRange};
+pub use edit::Victims;
 use place::{Lock, Place};
 use tables::{PARTITION_COLUMN, TableSpec, fixed_tables};
 use turns::Turns;
+use whereabouts::Whereabouts;
+pub use whereabouts::row_hash;
 
 /// Version of the layout of the lake. A lake with a higher one was written by a newer Playhead.
 pub const LAKE_FORMAT: u32 = 1;
@@ -98,6 +103,8 @@ pub struct Lake {
     tables: RwLock<BTreeMap<String, OpenTable>>,
     /// Who may change what of a table, within this process.
     turns: Mutex<BTreeMap<String, Arc<Turns>>>,
+    /// Which file holds which rows, as far as edits had to know.
+    whereabouts: Mutex<BTreeMap<String, Arc<Mutex<Whereabouts>>>>,
     /// Days (since 1970) from which on a table is kept, as far as asked for.
     kept_from: Mutex<BTreeMap<String, Option<i64>>>,
     /// Told of every commit, where somebody wants to know.
@@ -118,6 +125,7 @@ impl Lake {
             place,
             tables: RwLock::default(),
             turns: Mutex::default(),
+            whereabouts: Mutex::default(),
             kept_from: Mutex::default(),
             meters: OnceLock::new(),
             lock: None,
@@ -390,6 +398,11 @@ impl Lake {
     fn turns(&self, name: &str) -> Arc<Turns> {
         let mut turns = self.turns.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         Arc::clone(turns.entry(name.to_string()).or_default())
+    }
+
+    fn whereabouts(&self, name: &str) -> Arc<Mutex<Whereabouts>> {
+        let mut whereabouts = self.whereabouts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Arc::clone(whereabouts.entry(name.to_string()).or_default())
     }
 
     /// Names of the open tables, sorted.

@@ -19,14 +19,15 @@
 //! ```text
 //! shell        main  cli  daemon  serve  config  contract  telemetry  builtin
 //! conductors   ingest  rollup  watch
-//! edges        source  lake  sql  notify
+//! edges        source  lake  sql  notify  arroyo
 //! rules        event::decode  event::schema  enrich  privacy  session  watermark  alert  publish
-//! words        event  event::facts  metric  sketch  clock  simulate
+//! words        event  event::facts  metric  sketch  clock  simulate  udfs
 //! ```
 //!
 //! `tests/it/house.rs` checks it. `ARCHITECTURE.md` says why it is so.
 
 pub mod alert;
+pub mod arroyo;
 pub mod builtin;
 pub mod cli;
 pub mod clock;
@@ -49,5 +50,6 @@ pub mod sketch;
 pub mod source;
 pub mod sql;
 pub mod telemetry;
+pub mod udfs;
 pub mod watch;
 pub mod watermark;

@@ -7,8 +7,10 @@
 //! are still to do, so a crash at any moment loses no window.
 //! Invariant: a run that needs more memory than it may have ends nothing: it is halved, and a window that
 //! does not fit alone stays pending, with the coarser windows over it, while all others go on.
+//! Invariant: a table has one writer; what is Arroyo's is left alone (`owner`).
 //! Invariant: the first computation of a window and its tenth after late data take the same path.
 
+pub mod owner;
 mod room;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,9 +23,10 @@ use serde_json::json;
 
 use crate::lake::commit::{conform, minute_ranges, minutes_in};
 use crate::lake::tables::{PARTITION_COLUMN, TableSpec, WINDOWED_VIEWS};
-use crate::lake::{Commit, Lake, LakeError, TimeRange};
+use crate::lake::{Commit, Lake, LakeError, TimeRange, Victims};
 use crate::sql::pipeline::{PIPELINE_HASH, Pipeline, SILVER_VERSIONS};
 use crate::sql::{MINUTE_MS, SqlError, planning_context, range_of, run_pipeline};
+use owner::{Owner, owner};
 use room::{Refused, Room};
 
 /// Minutes that one run of a pipeline spans at the most, to bound memory: six hours of a busy service at
@@ -94,6 +97,10 @@ impl Rollup {
         for pipeline in pipelines {
             let spec = table_spec(&pipeline).await?;
             rollup.lake.ensure(spec.clone()).await?;
+            if owner(&rollup.lake, &pipeline).await? == Owner::Arroyo {
+                tracing::info!("{}: its rows come from Arroyo, it is not computed here", pipeline.table());
+                continue;
+            }
             let pending = pending_minutes(&rollup.lake, &pipeline).await?;
             let has_begun = has_begun(&rollup.lake, &pipeline).await?;
             let room = Room::new(MINUTES_PER_RUN);
@@ -112,8 +119,7 @@ impl Rollup {
     /// Windows of all tables that are still to be computed.
     pub fn dirty_windows(&self) -> usize {
         let windows = |work: &Work| {
-            let width = work.pipeline.window_minutes;
-            let starts = work.pending.iter().map(|minute| window_of(*minute, width));
+            let starts = work.pending.iter().map(|minute| work.pipeline.window_of(*minute));
             starts.collect::<BTreeSet<_>>().len()
         };
         self.work.iter().map(windows).sum()
@@ -218,7 +224,7 @@ impl Run<'_> {
         let mut left = work.due(self.bound);
         // A coarser window is made of all its finer ones or not at all.
         let finer = work.pipeline.finer.as_ref().and_then(|finer| held.get(&finer.table()));
-        let mut not_now: BTreeSet<i64> = finer.into_iter().flatten().map(|minute| window_of(*minute, width)).collect();
+        let mut not_now: BTreeSet<i64> = finer.into_iter().flatten().map(|minute| work.pipeline.window_of(*minute)).collect();
         not_now.retain(|window| left.remove(window));
         not_now.extend(work.room.put_aside(&mut left, self.is_last));
         let (mut minutes, mut rows) = (BTreeSet::new(), 0);
@@ -286,7 +292,7 @@ impl Run<'_> {
         let batches = with_lineage(&rows, spec, pipeline, &versions).map_err(|source| rows_error(spec, source))?;
         let width = pipeline.window_minutes;
         let mut left = pending.clone();
-        left.retain(|minute| !windows.contains(&window_of(*minute, width)));
+        left.retain(|minute| !windows.contains(&pipeline.window_of(*minute)));
         let commit = Commit {
             covers: versions.iter().map(|(table, version)| (table.to_string(), *version)).collect(),
             note: json!({"pipeline": pipeline.hash, "pending": minute_ranges(&left), "silver": versions}),
@@ -299,7 +305,12 @@ impl Run<'_> {
                 .map(|start| Some(start.is_some_and(|start| windows.contains(&start.div_euclid(MINUTE_US)))))
                 .collect())
         };
-        let prepared = self.lake.prepare_edit(&spec.name, range, &is_victim, batches).await?;
+        let victims = Victims {
+            range,
+            ids: None,
+            is_victim: &is_victim,
+        };
+        let prepared = self.lake.prepare_edit(&spec.name, victims, batches).await?;
         let written = prepared.rows;
         self.lake.commit(&spec.name, prepared, commit).await?;
         *pending = left;
@@ -318,7 +329,7 @@ impl Work {
         let width = self.pipeline.window_minutes;
         self.pending
             .iter()
-            .map(|minute| window_of(*minute, width))
+            .map(|minute| self.pipeline.window_of(*minute))
             .filter(|start| start.saturating_add(width) <= bound)
             .collect()
     }
@@ -350,10 +361,7 @@ pub async fn open_windows(lake: &Lake, pipelines: Vec<Pipeline>) -> Result<Vec<(
 /// The table's log, or one that it is made from, cannot be read.
 pub async fn open_windows_of(lake: &Lake, pipeline: &Pipeline) -> Result<BTreeSet<i64>, SqlError> {
     let minutes = pending_minutes(lake, pipeline).await?;
-    Ok(minutes
-        .into_iter()
-        .map(|minute| window_of(minute, pipeline.window_minutes))
-        .collect())
+    Ok(minutes.into_iter().map(|minute| pipeline.window_of(minute)).collect())
 }
 
 /// The gold table that a pipeline fills: its columns come from planning it over an empty silver.
@@ -383,7 +391,7 @@ async fn has_begun(lake: &Lake, pipeline: &Pipeline) -> Result<bool, LakeError> 
 
 /// Minutes of silver that a pipeline's table does not cover; none before it has begun.
 async fn pending_minutes(lake: &Lake, pipeline: &Pipeline) -> Result<BTreeSet<i64>, SqlError> {
-    if !has_begun(lake, pipeline).await? {
+    if !has_begun(lake, pipeline).await? || owner(lake, pipeline).await? == Owner::Arroyo {
         return Ok(BTreeSet::new());
     }
     let table = pipeline.table();
@@ -445,10 +453,6 @@ fn reads(pipeline: &Pipeline, table: &str) -> bool {
     WINDOWED_VIEWS
         .iter()
         .any(|view| view.table == table && pipeline.reads.iter().any(|name| name == view.name))
-}
-
-fn window_of(minute: i64, width: i64) -> i64 {
-    minute - minute.rem_euclid(width)
 }
 
 fn minute_text(minute: i64) -> String {

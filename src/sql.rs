@@ -193,12 +193,23 @@ fn register_finer(context: &SessionContext, table: &str, rows: DataFrame) -> Res
 
 /// A context with gold tables of these shapes and the views over them, without rows: to check what reads them.
 pub async fn empty_gold(specs: &[TableSpec]) -> Result<SessionContext, SqlError> {
+    gold_of(specs, &BTreeMap::new()).await
+}
+
+/// The same with rows in some of the tables, by name: for tests of what reads them.
+pub async fn gold_of(specs: &[TableSpec], rows: &BTreeMap<String, RecordBatch>) -> Result<SessionContext, SqlError> {
     let context = empty_context(PLANNING_MEMORY_BYTES)?;
-    let gold = schema(&context, "gold")?;
     for spec in specs {
-        let empty = MemTable::try_new(Arc::clone(&spec.schema), vec![vec![]])?;
-        let frame = context.read_table(Arc::new(empty))?.with_column(IS_FINAL, lit(true))?;
-        gold.register_table(spec.name.trim_start_matches("gold.").to_string(), frame.into_view())?;
+        let (layer, name) = spec.name.split_once('.').unwrap_or(("gold", &spec.name));
+        let table = match rows.get(&spec.name) {
+            Some(batch) => MemTable::try_new(batch.schema(), vec![vec![batch.clone()]])?,
+            None => MemTable::try_new(Arc::clone(&spec.schema), vec![vec![]])?,
+        };
+        let mut frame = context.read_table(Arc::new(table))?;
+        if layer == "gold" {
+            frame = frame.with_column(IS_FINAL, lit(true))?;
+        }
+        schema(&context, layer)?.register_table(name.to_string(), frame.into_view())?;
     }
     views::register(&context).await?;
     Ok(context)
@@ -264,12 +275,12 @@ pub async fn run_pipeline(
     let frame = context
         .execute_logical_plan(plan)
         .await?
-        .filter(in_windows(windows, pipeline.window_minutes))?;
+        .filter(in_windows(windows, pipeline.slide_minutes))?;
     Ok(frame.collect().await?)
 }
 
 /// `window_start` is one of these windows: as ranges of neighbours, for there may be a day of them.
-pub fn in_windows(windows: &BTreeSet<i64>, window_minutes: i64) -> Expr {
+pub fn in_windows(windows: &BTreeSet<i64>, slide_minutes: i64) -> Expr {
     let time = |minute: i64| {
         lit(ScalarValue::TimestampMicrosecond(
             Some(minute * MINUTE_MS * 1000),
@@ -279,7 +290,7 @@ pub fn in_windows(windows: &BTreeSet<i64>, window_minutes: i64) -> Expr {
     let mut spans: Vec<(i64, i64)> = Vec::new();
     for minute in windows {
         match spans.last_mut() {
-            Some((_, last)) if *last + window_minutes == *minute => *last = *minute,
+            Some((_, last)) if *last + slide_minutes == *minute => *last = *minute,
             _ => spans.push((*minute, *minute)),
         }
     }
@@ -355,7 +366,7 @@ async fn gold(
         .chain([col(IS_FINAL)])
         .collect();
     let stored = stored
-        .filter(in_windows(windows, pipeline.window_minutes).is_not_true())?
+        .filter(in_windows(windows, pipeline.slide_minutes).is_not_true())?
         .select(names)?;
     Ok(Some(stored.union(DataFrame::new(context.state(), live))?))
 }

@@ -6,12 +6,16 @@
 //!
 //! Invariant: a window is judged once. The table's marker says through which; a crash before the
 //! commit judges it again with the same result, a crash after it sends what is not acknowledged.
+//! Rules over `ops.health_1m` (`own`) are judged apart, minute by minute of the machine's clock: they tell that
+//! event time stands still. They need no marker: a minute that nobody judged is past.
+//!
 //! Invariant: a window that late data change after it was judged is not judged again.
 
 mod answers;
 mod judge;
 mod ledger;
 mod outbox;
+mod own;
 mod why;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,14 +28,16 @@ use crate::alert::message::{self, Producer};
 use crate::alert::rule::{Rule, RuleSet};
 use crate::alert::{TableVersion, Transition};
 use crate::clock::Clock;
-use crate::lake::tables::ALERT_EVENTS;
+use crate::lake::tables::{ALERT_EVENTS, HEALTH};
 use crate::lake::{Commit, Lake, LakeError, TimeRange};
 use crate::notify::{Message, Notifier};
 use crate::sql::pipeline::Pipeline;
 use crate::sql::{self, MINUTE_MS, QueryLimits, Session, SqlError};
 
+pub use answers::{Minutes, add_minutes, slots};
 pub use judge::{End, Judge};
 pub use outbox::Outbox;
+pub use own::{Heard, OwnHealth};
 
 use ledger::{Ledger, Rows};
 
@@ -58,6 +64,8 @@ pub struct Watch {
     pipelines: Vec<Pipeline>,
     limits: QueryLimits,
     judge: Judge,
+    /// Of the rules over the daemon's own health.
+    own_judge: Judge,
     judged_through_ms: i64,
     /// Minutes with gold rows whose windows are not all judged.
     minutes: BTreeSet<i64>,
@@ -85,16 +93,20 @@ impl Watch {
         notifier: Option<Notifier>,
         clock: Arc<dyn Clock>,
     ) -> Result<Watch, SqlError> {
+        let targets = rules.targets.clone();
+        let (rules, own_rules) = parted(rules);
         let judged_through_ms = judged_through(&lake, &rules, &pipelines).await?;
         let ledger = Ledger::read(&lake).await?;
         let undelivered = ledger.undelivered();
-        let targets = rules.targets.clone();
+        let is_own = |event: &Transition| own_rules.rules.iter().any(|rule| rule.uid() == event.rule_uid);
+        let (own_events, events): (Vec<_>, Vec<_>) = ledger.events.into_iter().partition(is_own);
         let outbox = notifier.map(|notifier| Arc::new(Outbox::new(Arc::clone(&lake), notifier, clock, targets, undelivered)));
         let mut watch = Watch {
             lake,
             pipelines,
             limits,
-            judge: Judge::new(rules, &ledger.events),
+            judge: Judge::new(rules, &events),
+            own_judge: Judge::new(own_rules, &own_events),
             judged_through_ms,
             minutes: BTreeSet::new(),
             outbox,
@@ -105,7 +117,7 @@ impl Watch {
 
     /// Alerts that are firing now.
     pub fn firing(&self) -> usize {
-        let states = self.judge.states().iter();
+        let states = self.judge.states().iter().chain(self.own_judge.states().iter());
         states
             .filter(|state| state.status().is_firing() && state.last().rule_state().is_none())
             .count()
@@ -113,7 +125,7 @@ impl Watch {
 
     /// Rules in force.
     pub fn rules(&self) -> usize {
-        self.judge.rules().rules.len()
+        self.judge.rules().rules.len() + self.own_judge.rules().rules.len()
     }
 
     /// Messages that wait for a target; none where delivery is switched off.
@@ -131,7 +143,35 @@ impl Watch {
         if let Some(outbox) = &self.outbox {
             outbox.replace_targets(rules.targets.clone());
         }
+        let (rules, own_rules) = parted(rules);
         self.judge.replace_rules(rules);
+        self.own_judge.replace_rules(own_rules);
+    }
+
+    /// Judges the rules over the daemon's own health for the minute that ended at `end_ms`, and records and hands
+    /// over what changes.
+    ///
+    /// # Errors
+    /// The lake cannot be read or written.
+    pub async fn judge_own_health(&mut self, end_ms: i64, reached: Reached, now_ms: i64) -> Result<(), SqlError> {
+        if self.own_judge.rules().rules.is_empty() && !self.own_judge.is_awake() {
+            return Ok(());
+        }
+        let context = sql::open(&self.lake, &[], self.limits).await?;
+        let end = End {
+            at_ms: end_ms,
+            has_rows: true,
+        };
+        let (transitions, _) = self.own_judge.judge(&context, self.limits, &[end]).await?;
+        if transitions.is_empty() {
+            return Ok(());
+        }
+        let version = self.lake.version(HEALTH).await?;
+        let lineage = vec![TableVersion {
+            table: HEALTH.to_owned(),
+            version,
+        }];
+        self.record(transitions, lineage, Vec::new(), reached, now_ms).await
     }
 
     /// Judges the windows that newly closed minutes complete, records them and hands their messages over.
@@ -236,7 +276,9 @@ impl Watch {
         let (transitions, last) = self.judge.judge(&context, self.limits, ends).await?;
         let Some(last) = last else { return Ok(()) };
         self.judged_through_ms = last;
-        self.record(transitions, reached, now_ms).await
+        let covers = vec![(MARKER.to_string(), self.judged_through_ms / 1000)];
+        let lineage = self.lineage().await?;
+        self.record(transitions, lineage, covers, reached, now_ms).await
     }
 
     async fn lineage(&self) -> Result<Vec<TableVersion>, LakeError> {
@@ -249,8 +291,14 @@ impl Watch {
     }
 
     /// Transitions, their messages and the marker in one commit; then the outbox has them.
-    async fn record(&mut self, transitions: Vec<Transition>, reached: Reached, now_ms: i64) -> Result<(), SqlError> {
-        let lineage = self.lineage().await?;
+    async fn record(
+        &self,
+        transitions: Vec<Transition>,
+        lineage: Vec<TableVersion>,
+        covers: Vec<(String, i64)>,
+        reached: Reached,
+        now_ms: i64,
+    ) -> Result<(), SqlError> {
         let mut rows = Rows::default();
         let mut messages = Vec::with_capacity(transitions.len());
         for mut event in transitions {
@@ -261,7 +309,6 @@ impl Watch {
             rows.transition(&message);
             messages.push(message);
         }
-        let covers = vec![(MARKER.to_string(), self.judged_through_ms / 1000)];
         let note = serde_json::Value::Null;
         self.lake.append(ALERT_EVENTS, vec![rows.batch()?], Commit { covers, note }).await?;
         if let Some(outbox) = &self.outbox {
@@ -269,6 +316,15 @@ impl Watch {
         }
         Ok(())
     }
+}
+
+/// Those over gold, and those over the daemon's own health.
+fn parted(rules: RuleSet) -> (RuleSet, RuleSet) {
+    let mut own = rules.clone();
+    own.rules.retain(|rule| rule.from() == HEALTH);
+    let mut others = rules;
+    others.rules.retain(|rule| rule.from() != HEALTH);
+    (others, own)
 }
 
 /// Through which window end the rules have judged. The first time it is set down before anything is

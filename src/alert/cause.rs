@@ -17,7 +17,7 @@ mod properties;
 mod rows;
 mod search;
 #[cfg(test)]
-mod simulation;
+pub(crate) mod simulation;
 mod table;
 
 use std::collections::BTreeMap;

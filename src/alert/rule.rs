@@ -16,6 +16,7 @@ mod metric;
 mod query;
 mod read;
 mod schema;
+mod shared;
 mod silence;
 mod why;
 pub(super) mod yaml;
@@ -28,7 +29,8 @@ pub use super::target::Target;
 pub use calendar::Calendar;
 pub use complaint::Complaint;
 pub use editor::{rule_schema, silence_schema};
-pub use read::parse_rules;
+pub use read::{parse_duration_ms, parse_rules};
+pub use shared::{SHARED_SUMS, shared, shared_sql};
 pub use silence::{Inhibition, Matchers, Pattern, Silence, silence_yaml};
 pub use why::Why;
 
@@ -36,7 +38,6 @@ pub(super) use silence::attribute;
 
 pub(super) use complaint::did_you_mean;
 pub(super) use query::slot_of;
-pub(super) use read::parse_duration_ms;
 
 /// What the rules may read. Implemented over the lake's tables.
 pub trait Catalogue {

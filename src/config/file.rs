@@ -20,6 +20,7 @@ use serde::de::{self, DeserializeSeed, Deserializer, Expected, IntoDeserializer,
 use serde_saphyr::Spanned;
 
 use super::{Complaint, Identity, LogFormat, LogLevel, Place, SourceFormat, StartFrom};
+use crate::publish::UpdateType;
 
 /// More complaints than this help nobody: the first ones explain the rest.
 const COMPLAINTS_MAX: usize = 32;
@@ -50,8 +51,10 @@ pub struct ConfigFile {
     pub alerts: AlertsFile,
     pub dashboards: DashboardsFile,
     pub sns: SnsFile,
+    pub publish: Option<Vec<PublishFile>>,
     pub upkeep: UpkeepFile,
     pub sql: SqlFile,
+    pub arroyo: ArroyoFile,
     pub log: LogFile,
 }
 
@@ -314,6 +317,20 @@ pub struct SnsFile {
 #[derive(Debug, Default, PartialEq, Deserialize)]
 #[cfg_attr(test, derive(serde::Serialize))]
 #[serde(default, deny_unknown_fields)]
+pub struct PublishFile {
+    pub name: Option<String>,
+    pub topic_arn: Option<String>,
+    pub figures: Option<Vec<UpdateType>>,
+    pub every: Option<Span>,
+    pub window: Option<Span>,
+    pub total_window: Option<Span>,
+    pub titles: Option<u64>,
+    pub min_viewers: Option<u64>,
+}
+
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(default, deny_unknown_fields)]
 pub struct UpkeepFile {
     pub enabled: Option<bool>,
     pub file_size: Option<Bytes>,
@@ -331,6 +348,25 @@ pub struct UpkeepFile {
 pub struct SqlFile {
     pub memory: Option<Bytes>,
     pub timeout: Option<Span>,
+}
+
+#[derive(Default, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(default, deny_unknown_fields)]
+pub struct ArroyoFile {
+    pub api: Option<String>,
+    pub token: Option<String>,
+    pub brokers: Option<String>,
+    pub topics: Option<String>,
+    pub parallelism: Option<u64>,
+    pub checkpoint_every: Option<Span>,
+}
+
+impl fmt::Debug for ArroyoFile {
+    /// The token is a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ArroyoFile").field("api", &self.api).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Default, PartialEq, Deserialize)]

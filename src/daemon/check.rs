@@ -6,10 +6,11 @@
 
 use std::path::{Path, PathBuf};
 
+use super::publishing;
 use crate::alert::rule::{Catalogue, RuleSet, parse_rules};
 use crate::builtin;
 use crate::config::{Config, Folder, process_env};
-use crate::lake::tables::TableSpec;
+use crate::lake::tables::{TableSpec, health};
 use crate::rollup::table_spec;
 use crate::sql::pipeline::{Pipeline, parse_all};
 use crate::sql::views::{self, ViewSpec};
@@ -22,8 +23,12 @@ pub struct Complaints(pub Vec<String>);
 
 /// Pipelines of the folder that the settings name.
 pub fn pipelines(config: &Config) -> Result<Vec<Pipeline>, Complaints> {
-    let files = folder_files(&config.pipelines, "sql", &builtin::PIPELINES)?;
+    let files = pipeline_files(config)?;
     parse_all(&files).map_err(|complaints| Complaints(complaints.iter().map(ToString::to_string).collect()))
+}
+
+pub(super) fn pipeline_files(config: &Config) -> Result<Vec<(String, String)>, Complaints> {
+    folder_files(&config.pipelines, "sql", &builtin::PIPELINES)
 }
 
 /// The gold tables that these pipelines fill.
@@ -61,14 +66,23 @@ pub async fn check(config: &Config) -> Result<Checked, Complaints> {
     let pipelines = pipelines(config)?;
     let specs = gold_specs(&pipelines).await?;
     let rules = rules(config, &specs).await?;
+    let figures = publishing::complaints(config, &pipelines);
+    if !figures.is_empty() {
+        return Err(Complaints(figures));
+    }
     Ok(Checked { pipelines, rules })
 }
 
 /// Rules of the folder that the settings name, checked against the gold tables.
 pub async fn rules(config: &Config, specs: &[TableSpec]) -> Result<RuleSet, Complaints> {
-    let files = alert_files(config)?;
+    rules_in(&alert_files(config)?, specs).await
+}
+
+/// Rules of these files, checked against the gold tables.
+pub async fn rules_in(files: &[(String, String)], specs: &[TableSpec]) -> Result<RuleSet, Complaints> {
     let views = gold_views(specs).await?;
-    let rules = parse_rules(&files, &GoldCatalogue(specs, &views), &process_env)
+    let specs = &with_own(specs);
+    let rules = parse_rules(files, &GoldCatalogue(specs, &views), &process_env)
         .map_err(|complaints| Complaints(complaints.iter().map(ToString::to_string).collect()))?;
     let context = empty_gold(specs).await.map_err(|error| Complaints(vec![error.to_string()]))?;
     let mut complaints = Vec::new();
@@ -87,6 +101,33 @@ pub async fn rules(config: &Config, specs: &[TableSpec]) -> Result<RuleSet, Comp
     } else {
         Err(Complaints(complaints))
     }
+}
+
+/// These tables and the one that tells of the daemon's own health: what rules may read.
+pub fn with_own(specs: &[TableSpec]) -> Vec<TableSpec> {
+    specs.iter().cloned().chain([health()]).collect()
+}
+
+/// The texts of these files and folders; of the folder of the settings where there are none.
+///
+/// # Errors
+/// What cannot be read.
+pub fn rule_files(config: &Config, paths: &[PathBuf]) -> Result<Vec<(String, String)>, Complaints> {
+    if paths.is_empty() {
+        return alert_files(config);
+    }
+    let mut files = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            files.extend(folder_files(&Folder::Path(path.clone()), "yaml", &[])?);
+            continue;
+        }
+        match std::fs::read_to_string(path) {
+            Ok(text) => files.push((path.display().to_string(), text)),
+            Err(error) => return Err(Complaints(vec![format!("cannot read {}: {error}; check its name", path.display())])),
+        }
+    }
+    Ok(files)
 }
 
 struct GoldCatalogue<'a>(&'a [TableSpec], &'a [ViewSpec]);

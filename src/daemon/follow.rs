@@ -12,6 +12,7 @@ use super::answers::Answers;
 use super::check::{alert_files, check};
 use super::http_intake::HttpIntake;
 use super::identity::{log_complaints, rules_of_identity};
+use super::publishing::Publishing;
 use super::reader::{Order, Reader, Reading, Task};
 use super::sources::{self, Surroundings};
 use super::status::StatusServer;
@@ -116,6 +117,7 @@ async fn carry_on(config: &Config, house: &mut House, checked: Checked, stop: &m
     if ended.is_err() {
         // What still closes windows must not meet its successor; its own error says nothing new.
         let _ = following.parts.gold.settle().await;
+        following.end_publishing().await;
         following.parts.end_sending(Duration::ZERO).await;
         return ended;
     }
@@ -216,6 +218,8 @@ struct Following<'a> {
     house: &'a mut House,
     parts: Parts,
     reader: Reader,
+    /// None where no figures are published.
+    publishing: Option<Publishing>,
     is_order_under_way: bool,
     /// For the next order.
     next: Order,
@@ -251,7 +255,7 @@ impl Following<'_> {
             Some(house.status.meters()),
         )
         .await?;
-        house.answer_from(config, &parts.lake, pipelines, &stop).await?;
+        house.answer_from(config, &parts.lake, pipelines.clone(), &stop).await?;
         if !house.has_been_ready {
             // Nothing is answered for before there is a lake to bring it to.
             house.http = HttpIntake::start(config, &house.enricher, &house.privacy, &clock, &house.status, stop).await?;
@@ -272,10 +276,12 @@ impl Following<'_> {
             limits,
             Arc::clone(&house.enricher),
             Arc::clone(&house.privacy),
-            clock,
+            Arc::clone(&clock),
         );
+        let reader = Reader::start(intake)?;
         let watched = config.sources.iter().map(|source| format!("{} ({})", source.name, source.from));
         let watched = watched.collect::<Vec<_>>().join(", ");
+        let lake = Arc::clone(&parts.lake);
         house.status.health().lock().well(&HealthPart::Start);
         let upkeep = config.upkeep.enabled;
         let upkeep = upkeep.then(|| Upkeep::new(Arc::clone(&parts.lake), config.upkeep.settings.clone()));
@@ -287,7 +293,8 @@ impl Following<'_> {
         Ok(Following {
             house,
             parts,
-            reader: Reader::start(intake)?,
+            reader,
+            publishing: Publishing::start(config, lake, &pipelines, clock),
             is_order_under_way: false,
             next: Order::default(),
             alerts_checked: Instant::now(),
@@ -403,6 +410,9 @@ impl Following<'_> {
         meters.late_records(epoch.late);
         let by_source = epoch.by_source.iter();
         let by_source = by_source.map(|(source, counts)| (self.source_names[*source].as_str(), counts));
+        by_source
+            .clone()
+            .for_each(|(source, counts)| self.parts.heard.epoch(source, counts));
         meters.epoch_committed(by_source, began.elapsed(), self.house.clock.now_ms());
         let counts = epoch.counts;
         self.next.committed.extend(marks);
@@ -477,6 +487,9 @@ impl Following<'_> {
     /// What is looked at now and then, whatever comes in.
     async fn look_around(&mut self, config: &Config) -> anyhow::Result<()> {
         self.house.look_at_spool()?;
+        if let Some(publishing) = &self.publishing {
+            publishing.reached(self.parts.ingest.watermark_ms());
+        }
         if self.caches_written.elapsed() >= CACHES_EVERY {
             self.caches_written = Instant::now();
             self.parts.ingest.save_caches().await;
@@ -539,10 +552,17 @@ impl Following<'_> {
         }
     }
 
+    async fn end_publishing(&mut self) {
+        if let Some(publishing) = self.publishing.take() {
+            publishing.finish().await;
+        }
+    }
+
     /// Acknowledges what was committed last and gives the lake back.
     async fn finish(mut self) -> anyhow::Result<()> {
         self.acknowledge(Task::Stop).await?;
         self.parts.gold.settle().await?;
+        self.end_publishing().await;
         self.parts.end_sending(Duration::ZERO).await;
         self.parts.ingest.save_caches().await;
         self.parts.lake.give_back().await;

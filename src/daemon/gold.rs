@@ -12,12 +12,14 @@ use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
 use crate::rollup::Rollup;
-use crate::watch::{Reached, Watch};
+use crate::watch::{OwnHealth, Reached, Watch};
 
 /// What closes and judges.
 pub struct Keeper {
     pub rollup: Rollup,
     pub watch: Watch,
+    /// None where nobody waits for what comes next.
+    pub own_health: Option<OwnHealth>,
     pub clock: Arc<dyn Clock>,
 }
 
@@ -31,6 +33,12 @@ impl Keeper {
             is_end: flush,
         };
         self.watch.run(&closed.minutes, reached, self.clock.now_ms()).await?;
+        let now_ms = self.clock.now_ms();
+        if let Some(own_health) = &mut self.own_health
+            && let Some(end_ms) = own_health.write_minute(watermark_ms, now_ms).await?
+        {
+            self.watch.judge_own_health(end_ms, reached, now_ms).await?;
+        }
         Ok(closed.minute_count())
     }
 }

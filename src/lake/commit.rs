@@ -1,19 +1,18 @@
 //! Writing: rows to sorted Parquet files, files to one Delta commit with its markers and its note.
 //!
-//! Stands at the end of an epoch. Two shapes of change exist: an append, and an edit that takes
+//! Stands at the end of an epoch. Two shapes of change exist: an append, and an edit (`edit`) that takes
 //! named rows out of the files that hold them and puts others in, in one commit.
 //!
 //! Invariant: rows, markers and note are one commit; a reader sees all of it or nothing.
 //! Invariant: a marker never goes back. delta-rs accepts a lower one, so it is compared here.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
-use arrow::array::{Array, BooleanArray, RecordBatch, TimestampMicrosecondArray};
-use arrow::compute::{SortColumn, cast, concat_batches, filter_record_batch, lexsort_to_indices, take_record_batch};
+use arrow::array::{RecordBatch, TimestampMicrosecondArray};
+use arrow::compute::{SortColumn, cast, concat_batches, lexsort_to_indices, take_record_batch};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
-use datafusion::prelude::SessionContext;
 use deltalake::DeltaTable;
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties};
 use deltalake::kernel::{Action, Add, Remove, Transaction};
@@ -25,12 +24,10 @@ use serde_json::Value;
 
 use super::tables::{PARTITION_COLUMN, TableSpec};
 use super::turns::Held;
-use super::{Lake, LakeError, query_error, table_error};
+use super::{Lake, LakeError, table_error};
 
 /// zstd level of every file: level 1 halves the CPU of level 3 for 8 % more bytes on our events.
 const ZSTD_LEVEL: i32 = 1;
-/// Name of the column that tells which file a row came from while an edit reads.
-const FILE_COLUMN: &str = "__file";
 const MINUTE_US: i64 = 60_000_000;
 
 /// What a commit carries beside its rows.
@@ -96,7 +93,7 @@ impl Lake {
         for batch in &batches {
             collect_minutes(batch, &open.spec, &mut minutes);
         }
-        let (adds, rows) = write_files(&open.table, &open.spec, batches).await?;
+        let (adds, rows) = self.write_apart(&open, batches, Vec::new()).await?;
         Ok(Prepared {
             adds,
             removes: Vec::new(),
@@ -124,77 +121,6 @@ impl Lake {
         Ok(Prepared {
             adds,
             removes: Vec::new(),
-            rows,
-            minutes,
-            held,
-        })
-    }
-
-    /// Takes the rows that `is_victim` marks out of the files that may hold them (by the time
-    /// statistics), and writes what is left of those files together with the new rows.
-    pub async fn prepare_edit(
-        &self,
-        name: &str,
-        range: TimeRange,
-        is_victim: &(dyn Fn(&RecordBatch) -> Result<BooleanArray, arrow::error::ArrowError> + Sync),
-        batches: Vec<RecordBatch>,
-    ) -> Result<Prepared, LakeError> {
-        let held = self.turns(name).edit().await;
-        let open = self.get(name).await?;
-        let candidates = candidate_files(&open.table, &open.spec, range)?;
-        if candidates.is_empty() {
-            return self.prepare_append(name, batches).await;
-        }
-        let rows_error = |source| LakeError::Rows {
-            table: name.to_string(),
-            source,
-        };
-        let read = read_files(&open.table, name, candidates.iter().map(|file| file.path.clone()).collect()).await?;
-        let mut minutes = BTreeSet::new();
-        for batch in &batches {
-            collect_minutes(batch, &open.spec, &mut minutes);
-        }
-        let mut hit = BTreeSet::new();
-        let mut marked = Vec::with_capacity(read.len());
-        for batch in read {
-            let victims = is_victim(&batch).map_err(rows_error)?;
-            let files = file_names(&batch).map_err(rows_error)?;
-            for row in (0..batch.num_rows()).filter(|row| victims.value(*row)) {
-                hit.insert(files.value(row).to_string());
-            }
-            collect_minutes(
-                &filter_record_batch(&batch, &victims).map_err(rows_error)?,
-                &open.spec,
-                &mut minutes,
-            );
-            marked.push((batch, victims, files));
-        }
-        // What is left of a file stays a file of its own: put together with the new rows, a table whose
-        // newest rows keep changing would be written whole by every edit.
-        let (mut adds, mut rows) = write_files(&open.table, &open.spec, batches).await?;
-        for file in &hit {
-            let mut left = Vec::new();
-            for (batch, victims, files) in &marked {
-                let keep: BooleanArray = (0..batch.num_rows())
-                    .map(|row| Some(files.value(row) == file && !victims.value(row)))
-                    .collect();
-                let kept = filter_record_batch(batch, &keep).map_err(rows_error)?;
-                if kept.num_rows() > 0 {
-                    left.push(kept);
-                }
-            }
-            let (left, left_rows) = write_files(&open.table, &open.spec, left).await?;
-            adds.extend(left);
-            rows += left_rows;
-        }
-        let removes = candidates
-            .into_iter()
-            .filter(|file| hit.iter().any(|name| name.ends_with(&file.path)))
-            .map(|file| file.remove)
-            .collect();
-        Ok(Prepared {
-            adds,
-            removes,
             rows,
             minutes,
             held,
@@ -237,6 +163,7 @@ impl Lake {
             ..
         } = prepared;
         let is_edit = !removes.is_empty();
+        let removed: Vec<String> = removes.iter().map(|file| file.path.clone()).collect();
         let mut actions: Vec<Action> = removes.into_iter().map(Action::Remove).collect();
         actions.extend(adds.into_iter().map(Action::Add));
         let markers = commit
@@ -264,6 +191,10 @@ impl Lake {
             .map_err(table_error("commit to", name))?;
         table.state = Some(finalized.snapshot());
         self.put(name, table).await;
+        self.whereabouts(name)
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .forget(&removed);
         self.version(name).await
     }
 
@@ -317,7 +248,7 @@ pub fn minutes_in(ranges: &Value) -> BTreeSet<i64> {
         .collect()
 }
 
-fn collect_minutes(batch: &RecordBatch, spec: &TableSpec, into: &mut BTreeSet<i64>) {
+pub(super) fn collect_minutes(batch: &RecordBatch, spec: &TableSpec, into: &mut BTreeSet<i64>) {
     for name in &spec.window_columns {
         let Some(column) = batch.column_by_name(name) else { continue };
         let Some(times) = column.as_any().downcast_ref::<TimestampMicrosecondArray>() else {
@@ -332,63 +263,6 @@ fn collect_minutes(batch: &RecordBatch, spec: &TableSpec, into: &mut BTreeSet<i6
             }
         }
     }
-}
-
-struct Candidate {
-    path: String,
-    remove: Remove,
-}
-
-/// Files whose time statistics meet the range; a file without statistics always does.
-fn candidate_files(table: &DeltaTable, spec: &TableSpec, range: TimeRange) -> Result<Vec<Candidate>, LakeError> {
-    let snapshot = table.snapshot().map_err(table_error("read", &spec.name))?;
-    let mut candidates = Vec::new();
-    for file in snapshot.log_data() {
-        if file.stats().is_none_or(|stats| may_hold(&stats, &spec.time_column, range)) {
-            candidates.push(Candidate {
-                path: file.path().to_string(),
-                remove: file.remove_action(true),
-            });
-        }
-    }
-    Ok(candidates)
-}
-
-fn may_hold(stats: &str, time_column: &str, range: TimeRange) -> bool {
-    let Ok(stats) = serde_json::from_str::<Value>(stats) else {
-        return true;
-    };
-    let bound = |side: &str| {
-        let text = stats[side][time_column].as_str()?;
-        let time = chrono::DateTime::parse_from_rfc3339(text).ok()?;
-        Some(time.timestamp_millis())
-    };
-    let starts_after = bound("minValues").is_some_and(|min| min > range.to_ms);
-    let ends_before = bound("maxValues").is_some_and(|max| max < range.from_ms);
-    !starts_after && !ends_before
-}
-
-async fn read_files(table: &DeltaTable, name: &str, paths: Vec<String>) -> Result<Vec<RecordBatch>, LakeError> {
-    let provider = table
-        .table_provider()
-        .with_file_column(FILE_COLUMN)
-        .with_file_paths(paths)
-        .await
-        .map_err(query_error("read", name))?;
-    let context = SessionContext::new();
-    table
-        .update_datafusion_session(&context.state())
-        .map_err(table_error("read", name))?;
-    let frame = context.read_table(provider).map_err(query_error("read", name))?;
-    frame.collect().await.map_err(query_error("read", name))
-}
-
-fn file_names(batch: &RecordBatch) -> Result<arrow::array::StringArray, arrow::error::ArrowError> {
-    let column = batch
-        .column_by_name(FILE_COLUMN)
-        .ok_or_else(|| arrow::error::ArrowError::SchemaError("the scan gave no file column".to_string()))?;
-    let text = cast(column, &arrow::datatypes::DataType::Utf8)?;
-    Ok(arrow::array::AsArray::as_string::<i32>(&text).clone())
 }
 
 /// Picks the schema's columns by name and casts them; a column that the batch lacks becomes null.
@@ -406,7 +280,7 @@ pub fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, a
 }
 
 /// Sorts rows by the table's order and writes one file a partition.
-async fn write_files(table: &DeltaTable, spec: &TableSpec, batches: Vec<RecordBatch>) -> Result<(Vec<Add>, usize), LakeError> {
+pub(super) async fn write_files(table: &DeltaTable, spec: &TableSpec, batches: Vec<RecordBatch>) -> Result<(Vec<Add>, usize), LakeError> {
     let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
     if rows == 0 {
         return Ok((Vec::new(), 0));

@@ -26,6 +26,7 @@ pub const SILVER_REQUESTS: &str = "silver.cdn_requests";
 pub const SILVER_REJECTS: &str = "silver.rejects";
 pub const SILVER_DUPLICATES: &str = "silver.duplicates";
 pub const ALERT_EVENTS: &str = "ops.alert_events";
+pub const HEALTH: &str = "ops.health_1m";
 
 /// What one table is.
 #[derive(Debug, Clone)]
@@ -43,6 +44,11 @@ pub struct TableSpec {
     pub sort_columns: Vec<String>,
     /// Columns with file statistics.
     pub statistics: Vec<String>,
+    /// The id by which an edit names rows, with the time column; `None` where edits go by windows.
+    pub row_id: Option<&'static str>,
+    /// True in rows that are expected to change. They lie in files apart from the others, so that changing
+    /// them leaves those as they are.
+    pub open_column: Option<&'static str>,
 }
 
 /// The tables whose shape is fixed by code. Gold tables come from the pipelines.
@@ -151,6 +157,7 @@ pub fn fixed_tables() -> Vec<TableSpec> {
             &["source", "player_name", "player_version"],
         ),
         alert_events(),
+        health(),
     ]
 }
 
@@ -167,6 +174,8 @@ fn spec<R>(name: &str, about: &str, columns: &[Column<R>], time_column: &str, so
         window_columns: window_columns(name),
         sort_columns: sort_columns.iter().map(|s| s.to_string()).collect(),
         statistics: with_statistics,
+        row_id: [SILVER_INTERVALS, SILVER_SESSIONS].contains(&name).then_some("session_id"),
+        open_column: (name == SILVER_SESSIONS).then_some("is_open"),
     }
 }
 
@@ -268,20 +277,78 @@ fn alert_events() -> TableSpec {
         ("transition", DataType::Utf8, true, "the transition in full, JSON"),
         ("message", DataType::Utf8, true, "the bytes that are sent, JSON"),
     ];
-    let fields: Vec<Field> = columns
-        .iter()
-        .map(|(name, data_type, nullable, about)| {
-            Field::new(*name, data_type.clone(), *nullable).with_metadata(HashMap::from([("comment".to_string(), about.to_string())]))
-        })
-        .collect();
     TableSpec {
         name: ALERT_EVENTS.to_string(),
         about: "Alert transitions and their deliveries: state and outbox in one.".to_string(),
         rolled_up_from: None,
-        schema: Arc::new(Schema::new(fields)),
+        schema: commented(&columns),
         time_column: "window_end".to_string(),
         window_columns: Vec::new(),
         sort_columns: vec!["window_end".into(), "event_id".into()],
         statistics: vec!["window_end".into(), "kind".into(), "status".into(), "rule_uid".into()],
+        row_id: None,
+        open_column: None,
     }
+}
+
+/// `ops.health_1m`: what the daemon knows of itself, by minute of the machine's clock.
+pub fn health() -> TableSpec {
+    let columns = [
+        ("event_date", DataType::Date32, false, "UTC day of window_start"),
+        (
+            "window_start",
+            timestamp_type(),
+            false,
+            "start of the minute by the machine's clock, UTC",
+        ),
+        ("window_end", timestamp_type(), false, "its end"),
+        (
+            "source",
+            DataType::Utf8,
+            false,
+            "name of the source in the settings; http is the receiver",
+        ),
+        (
+            "received",
+            DataType::Int64,
+            false,
+            "records that were committed in this minute, whatever became of them",
+        ),
+        ("stored", DataType::Int64, false, "of them: stored"),
+        ("duplicates", DataType::Int64, false, "of them: known already"),
+        ("rejected", DataType::Int64, false, "of them: refused"),
+        (
+            "last_record_at",
+            timestamp_type(),
+            true,
+            "end of the last minute with a record of this source; null before one in the last day",
+        ),
+        ("silent_ms", DataType::Int64, true, "since then, at the end of the minute"),
+        ("watermark", timestamp_type(), true, "up to which event time the input is complete"),
+        (
+            "watermark_still_ms",
+            DataType::Int64,
+            true,
+            "since the watermark moved, at the end of the minute",
+        ),
+    ];
+    TableSpec {
+        name: HEALTH.to_string(),
+        about: "What came from each source, minute by minute of the machine's clock, and since when nothing has come. Not written while the daemon is down.".to_string(),
+        rolled_up_from: None,
+        schema: commented(&columns),
+        time_column: "window_start".to_string(),
+        window_columns: Vec::new(),
+        sort_columns: vec!["source".into(), "window_start".into()],
+        statistics: vec!["window_start".into(), "source".into()],
+        row_id: None,
+        open_column: None,
+    }
+}
+
+fn commented(columns: &[(&str, DataType, bool, &str)]) -> SchemaRef {
+    let field = |(name, data_type, nullable, about): &(&str, DataType, bool, &str)| {
+        Field::new(*name, data_type.clone(), *nullable).with_metadata(HashMap::from([("comment".to_string(), about.to_string())]))
+    };
+    Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>()))
 }

@@ -196,6 +196,8 @@ mod tests {
     fn check(input: &str, expected: Option<&str>) {
         let masked = mask(input);
         assert_eq!(masked.as_deref(), expected, "mask of {input}");
+        let on_arroyo = crate::udfs::anonymise_address::anonymise_address(input);
+        assert_eq!(on_arroyo.as_deref(), expected, "anonymise_address of {input}");
         if let Some(masked) = masked {
             assert_eq!(mask(&masked).as_deref(), Some(masked.as_str()), "mask of a mask of {input}");
         }
@@ -302,6 +304,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_read_without_a_panic(text in "\\PC{0,60}|[0-9a-fA-Fx:.%\\[\\]\"]{0,60}") {
+            prop_assert_eq!(mask(&text), crate::udfs::anonymise_address::anonymise_address(&text), "the UDF file");
             if let Some(masked) = mask(&text) {
                 prop_assert_eq!(mask(&masked), Some(masked));
             }

@@ -7,9 +7,9 @@ use std::io::Write;
 
 use chrono::{DateTime, Datelike, Timelike};
 
-use super::audience::{RUNGS, Title};
 use super::plan::{Cache, Metric, Plan, PlayerEvent, Request};
 use super::random::Random;
+use super::world::{RUNGS, Title};
 
 /// The two lines that open every CloudFront log file.
 pub const CDN_HEADER: &str = "#Version: 1.0\n#Fields: date time x-edge-location sc-bytes c-ip cs-method cs(Host) cs-uri-stem sc-status cs(Referer) cs(User-Agent) cs-uri-query cs(Cookie) x-edge-result-type x-edge-request-id x-host-header cs-protocol cs-bytes time-taken x-forwarded-for ssl-protocol ssl-cipher x-edge-response-result-type cs-protocol-version fle-status fle-encrypted-fields c-port time-to-first-byte x-edge-detailed-result-type sc-content-type sc-content-len sc-range-start sc-range-end\n";

@@ -38,7 +38,11 @@ impl DistinctSketch {
     }
 
     pub fn insert(&mut self, text: &str) {
-        let hash = xxh3_64(text.as_bytes());
+        self.insert_hash(xxh3_64(text.as_bytes()));
+    }
+
+    /// The same for a text of which only its hash is at hand (`text_hash` of `pipelines/udfs`).
+    pub fn insert_hash(&mut self, hash: u64) {
         let register = (hash >> (64 - INDEX_BITS)) as u16;
         // The set bit ends the run of zeros after the hash's own bits.
         let rest = (hash << INDEX_BITS) | (1 << (INDEX_BITS - 1));

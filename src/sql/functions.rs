@@ -5,22 +5,28 @@
 //! sketch_merge(binary) -> binary              the sketch of the union
 //! sketch_quantile(binary, double) -> double   within 1 % of the true value; null if empty
 //! sketch_count(binary) -> bigint
-//! distinct_build(text), distinct_merge(binary), distinct_count(binary)   the same for distinct counts
-//! concurrent_peak(timestamp, timestamp) -> bigint   most of the spans [start, end) at one instant
+//! distinct_build(text or bigint), distinct_merge(binary), distinct_count(binary)   the same for distinct counts
+//! concurrent_peak(timestamp or bigint, the same) -> bigint   most of the spans [start, end) at one instant
 //! ```
 //!
+//! The files of `pipelines/udfs` are registered too (`udf_files`). Those of a name above are left to
+//! Arroyo: an aggregate there holds every row of its window in memory, ours a state that is bounded and
+//! merges; both give the same bytes.
+//!
 //! Invariant: the result does not depend on the order of rows or on how they were split.
+
+mod udf_files;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, BinaryArray, Float64Array, Int64Array};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Field, Float64Type, Int64Type};
 use datafusion::common::cast::as_binary_array;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::{
-    Accumulator, AggregateUDF, ColumnarValue, ScalarUDF, Signature, SimpleAggregateUDF, Volatility, create_udaf, create_udf,
+    Accumulator, AggregateUDF, ColumnarValue, ScalarUDF, Signature, SimpleAggregateUDF, TypeSignature, Volatility, create_udf,
 };
 use datafusion::prelude::SessionContext;
 use datafusion::scalar::ScalarValue;
@@ -30,6 +36,7 @@ use crate::sketch::{DistinctSketch, QuantileSketch, SketchError};
 
 /// Makes the functions known to a session.
 pub fn register(context: &SessionContext) {
+    udf_files::register(context);
     for function in [
         aggregate::<QuantileSketch>("sketch_build", DataType::Int64),
         aggregate::<QuantileSketch>("sketch_merge", DataType::Binary),
@@ -85,6 +92,10 @@ impl Sketch for QuantileSketch {
 
 impl Sketch for DistinctSketch {
     fn insert_all(&mut self, values: &ArrayRef) -> Result<()> {
+        if let Some(hashes) = values.as_primitive_opt::<Int64Type>() {
+            hashes.iter().flatten().for_each(|hash| self.insert_hash(hash as u64));
+            return Ok(());
+        }
         cast(values, &DataType::Utf8)?
             .as_string::<i32>()
             .iter()
@@ -154,7 +165,7 @@ fn aggregate<S: Sketch>(name: &str, input: DataType) -> AggregateUDF {
     // Parquet is read as views, tables in memory are not.
     let inputs = match input {
         DataType::Binary => vec![DataType::Binary, DataType::BinaryView],
-        DataType::Utf8 => vec![DataType::Utf8, DataType::Utf8View],
+        DataType::Utf8 => vec![DataType::Utf8, DataType::Utf8View, DataType::Int64],
         other => vec![other],
     };
     AggregateUDF::from(SimpleAggregateUDF::new_with_signature(
@@ -171,7 +182,7 @@ fn aggregate<S: Sketch>(name: &str, input: DataType) -> AggregateUDF {
     ))
 }
 
-/// How many spans begin less how many end, by instant (µs): +1 and -1, added before the greatest sum
+/// How many spans begin less how many end, by instant: +1 and -1, added before the greatest sum
 /// is taken, so parts of the data can be put together (events and metrics, 3.6).
 #[derive(Debug, Default)]
 struct Peak {
@@ -191,9 +202,8 @@ impl Peak {
 
 impl Accumulator for Peak {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        let starts = values[0].as_primitive::<TimestampMicrosecondType>();
-        let ends = values[1].as_primitive::<TimestampMicrosecondType>();
-        for (start, end) in starts.iter().zip(ends) {
+        let (starts, ends) = (cast(&values[0], &DataType::Int64)?, cast(&values[1], &DataType::Int64)?);
+        for (start, end) in starts.as_primitive::<Int64Type>().iter().zip(ends.as_primitive::<Int64Type>()) {
             if let (Some(start), Some(end)) = (start, end)
                 && start < end
             {
@@ -239,14 +249,14 @@ impl Accumulator for Peak {
 }
 
 fn concurrent_peak() -> AggregateUDF {
-    create_udaf(
+    let both = |data_type: DataType| TypeSignature::Exact(vec![data_type.clone(), data_type]);
+    AggregateUDF::from(SimpleAggregateUDF::new_with_signature(
         "concurrent_peak",
-        vec![timestamp_type(), timestamp_type()],
-        Arc::new(DataType::Int64),
-        Volatility::Immutable,
+        Signature::one_of(vec![both(timestamp_type()), both(DataType::Int64)], Volatility::Immutable),
+        DataType::Int64,
         Arc::new(|_| Ok(Box::new(Peak::default()))),
-        Arc::new(vec![DataType::Binary]),
-    )
+        vec![Arc::new(Field::new("steps", DataType::Binary, true))],
+    ))
 }
 
 fn sketch_quantile() -> ScalarUDF {

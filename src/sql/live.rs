@@ -41,7 +41,7 @@ pub async fn frame(
     let rows = apart
         .execute_logical_plan(plan)
         .await?
-        .filter(in_windows(windows, pipeline.window_minutes))?;
+        .filter(in_windows(windows, pipeline.slide_minutes))?;
     let shaped = LogicalPlanBuilder::from(rows.into_unoptimized_plan()).project(columns(&spec, pipeline))?;
     Ok(Some(DataFrame::new(apart.state(), shaped.build()?)))
 }

@@ -1,12 +1,15 @@
 //! Pipelines: one SQL file, one gold table.
 //!
 //! Reads `pipelines/*.sql`, checks that each file is one windowed SELECT that Arroyo would take as it
-//! lies, and runs it over windows of silver. The text is never changed: `tumble` gets its meaning in
-//! the parsed tree, as Arroyo gives it one while planning.
+//! lies (`dialect`), and runs it over windows of silver. The text is never changed: `tumble` and `hop`
+//! get their meaning in the parsed tree (`windows`), as Arroyo gives it them while planning.
 //!
-//! Invariant: a file that is accepted here uses only constructs that both engines know.
+//! Invariant: a file that is accepted here uses only constructs that both engines know, unless it says
+//! `-- Runs on: here only, because ...`.
 
+mod dialect;
 mod roll_up;
+mod windows;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -18,10 +21,7 @@ use datafusion::error::DataFusionError;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement as DfStatement;
-use datafusion::sql::sqlparser::ast::{
-    Expr, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident, ObjectName, Query, Select, SelectItem, SetExpr, Spanned,
-    Statement, TableFactor, Value, visit_expressions, visit_expressions_mut, visit_relations,
-};
+use datafusion::sql::sqlparser::ast::{ObjectName, Query, Spanned, Statement, visit_relations};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use sha2::{Digest, Sha256};
@@ -29,6 +29,7 @@ use sha2::{Digest, Sha256};
 use crate::event::schema::timestamp_type;
 use crate::lake::tables::{PARTITION_COLUMN, TableSpec, WINDOWED_VIEWS};
 use roll_up::RollUp;
+use windows::{Window, interval_minutes};
 
 /// The hidden event-time column of every windowed view.
 pub const TIME_COLUMN: &str = "_timestamp";
@@ -64,6 +65,10 @@ pub struct Pipeline {
     pub hash: String,
     /// Window length in minutes.
     pub window_minutes: i64,
+    /// Minutes from the start of a window to that of the next: its length, or less where windows hop.
+    pub slide_minutes: i64,
+    /// Why it cannot run on Arroyo (`-- Runs on: here only, because ...`); `None`: it can.
+    pub here_only: Option<String>,
     /// Names of the silver views that it reads, itself or through the gold table that it rolls up.
     pub reads: Vec<String>,
     /// The finer table that it rolls up instead of reading silver.
@@ -86,6 +91,11 @@ impl Pipeline {
     /// `gold.<name>`.
     pub fn table(&self) -> String {
         format!("gold.{}", self.name)
+    }
+
+    /// Was it read from this file?
+    pub fn is_of(&self, file: &str) -> bool {
+        self.file == file
     }
 
     /// Parses one file.
@@ -129,26 +139,27 @@ impl Pipeline {
                 "not a SELECT; a pipeline is one SELECT, the table it fills is named by the file".to_string(),
             ));
         };
-        refuse_unportable(&query).map_err(|(message, line, column)| at(line, column, message))?;
+        let header = header(text).map_err(|message| at(0, 0, message))?;
+        dialect::check(&query, header.here_only.is_some() || finer.is_some())
+            .map_err(|(message, line, column)| at(line, column, message))?;
         let reads = relations(&query, finer.as_deref()).map_err(|(message, line, column)| at(line, column, message))?;
-        let mut widths = Vec::new();
-        give_windows_meaning(&mut query, &mut widths).map_err(|(message, line, column)| at(line, column, message))?;
-        widths.dedup();
-        let [window_minutes] = widths[..] else {
-            let message = if widths.is_empty() {
-                "no window: group by `tumble(interval '1 minute')`, so that a gold row belongs to one window"
-            } else {
-                "windows of different lengths in one pipeline; use one length, or two files"
-            };
-            return Err(at(0, 0, message.to_string()));
-        };
+        let found = windows::give_meaning(&mut query).map_err(|(message, line, column)| at(line, column, message))?;
+        let Window {
+            width_minutes: window_minutes,
+            slide_minutes,
+        } = windows::the_one(&found).map_err(|(message, line, column)| at(line, column, message))?;
         let Header {
             about,
             column_comments,
             reach_minutes,
             begins_with,
             rolls_up,
-        } = header(text).map_err(|message| at(0, 0, message))?;
+            here_only,
+        } = header;
+        if !rolls_up.is_empty() && slide_minutes < window_minutes {
+            let message = "windows that hop overlap, so a sum over several would count a row twice; take out `-- Rolls up:`";
+            return Err(at(0, 0, message.to_string()));
+        }
         // A change that reaches a finer window reaches the one over it, across its own edge too.
         let reach_minutes = finer.as_ref().map_or(reach_minutes, |finer| finer.reach_minutes);
         let begins_with = finer.as_ref().map_or(begins_with, |finer| finer.begins_with);
@@ -162,6 +173,8 @@ impl Pipeline {
             name,
             hash: hash[..HASH_DIGITS].to_string(),
             window_minutes,
+            slide_minutes,
+            here_only,
             reads,
             finer,
             reach_minutes,
@@ -174,10 +187,24 @@ impl Pipeline {
         })
     }
 
-    /// The minutes whose windows a change in `minutes` can reach.
+    /// The minutes whose windows a change in `minutes` can reach; where windows hop, the minutes in which
+    /// these windows start, for a minute lies in several.
     pub fn reached(&self, minutes: &BTreeSet<i64>) -> BTreeSet<i64> {
         let reach = self.reach_minutes;
-        minutes.iter().flat_map(|minute| minute - reach..=minute + reach).collect()
+        let minutes = minutes.iter().flat_map(|minute| minute - reach..=minute + reach);
+        match self.window_minutes - self.slide_minutes {
+            0 => minutes.collect(),
+            before => {
+                let step = usize::try_from(self.slide_minutes).unwrap_or(1);
+                let starts = minutes.map(|minute| self.window_of(minute));
+                starts.flat_map(|start| (start - before..=start).step_by(step)).collect()
+            }
+        }
+    }
+
+    /// The start of the last window that a minute lies in.
+    pub fn window_of(&self, minute: i64) -> i64 {
+        minute - minute.rem_euclid(self.slide_minutes)
     }
 
     /// The plan over the views that `context` holds.
@@ -259,6 +286,8 @@ impl Pipeline {
             window_columns: vec![WINDOW_START.to_string()],
             sort_columns,
             statistics,
+            row_id: None,
+            open_column: None,
         })
     }
 
@@ -326,28 +355,6 @@ fn refusal(message: &str, spanned: &impl Spanned) -> Refusal {
     (message.to_string(), start.line, start.column)
 }
 
-fn refuse_unportable(query: &Query) -> Result<(), Refusal> {
-    if let Some(order_by) = &query.order_by {
-        return Err(refusal(
-            "ORDER BY cannot stand in a pipeline: rows of a table have no order; sort where you query",
-            order_by,
-        ));
-    }
-    if query.limit_clause.is_some() || query.fetch.is_some() {
-        return Err(refusal("LIMIT cannot stand in a pipeline: it would drop rows silently", query));
-    }
-    let found = visit_expressions(query, |expr| match expr {
-        Expr::InSubquery { .. } | Expr::Exists { .. } => {
-            ControlFlow::Break(refusal("IN (SELECT ...) and EXISTS do not run on Arroyo; use a join", expr))
-        }
-        _ => ControlFlow::Continue(()),
-    });
-    match found {
-        ControlFlow::Break(refusal) => Err(refusal),
-        ControlFlow::Continue(()) => Ok(()),
-    }
-}
-
 /// The silver views that a query reads; anything else is refused.
 fn relations(query: &Query, finer: Option<&Pipeline>) -> Result<Vec<String>, Refusal> {
     let ctes: Vec<String> = query
@@ -389,182 +396,17 @@ fn view_names() -> String {
     WINDOWED_VIEWS.map(|view| format!("silver.{}", view.name)).join(", ")
 }
 
-/// Replaces `tumble(interval)` by the window that the row's event time falls into, in every SELECT.
-fn give_windows_meaning(query: &mut Query, widths: &mut Vec<i64>) -> Result<(), Refusal> {
-    for cte in query.with.iter_mut().flat_map(|with| &mut with.cte_tables) {
-        give_windows_meaning(&mut cte.query, widths)?;
-    }
-    window_in_set(&mut query.body, widths)
-}
-
-fn window_in_set(body: &mut SetExpr, widths: &mut Vec<i64>) -> Result<(), Refusal> {
-    match body {
-        SetExpr::Select(select) => window_in_select(select, widths),
-        SetExpr::Query(query) => give_windows_meaning(query, widths),
-        SetExpr::SetOperation { left, right, .. } => {
-            window_in_set(left, widths)?;
-            window_in_set(right, widths)
-        }
-        _ => Ok(()),
-    }
-}
-
-fn window_in_select(select: &mut Select, widths: &mut Vec<i64>) -> Result<(), Refusal> {
-    for table in select
-        .from
-        .iter_mut()
-        .flat_map(|from| std::iter::once(&mut from.relation).chain(from.joins.iter_mut().map(|join| &mut join.relation)))
-    {
-        if let TableFactor::Derived { subquery, .. } = table {
-            give_windows_meaning(subquery, widths)?;
-        }
-    }
-    if !mentions_tumble(select) {
-        return Ok(());
-    }
-    let Some(from) = select.from.first_mut() else {
-        return Err(refusal("tumble() needs a table whose event time it can go by", select));
-    };
-    let time = event_time_of(&mut from.relation)?;
-    let mut replace = |expr: &mut Expr| match tumble_width(expr) {
-        None => ControlFlow::Continue(()),
-        Some(Err(refusal)) => ControlFlow::Break(refusal),
-        Some(Ok((minutes, interval))) => {
-            widths.push(minutes);
-            *expr = window_struct(&interval, &time);
-            ControlFlow::Continue(())
-        }
-    };
-    for item in &mut select.projection {
-        if let ControlFlow::Break(refusal) = visit_expressions_mut(item, &mut replace) {
-            return Err(refusal);
-        }
-    }
-    if let GroupByExpr::Expressions(group, _) = &mut select.group_by
-        && let ControlFlow::Break(refusal) = visit_expressions_mut(group, &mut replace)
-    {
-        return Err(refusal);
-    }
-    Ok(())
-}
-
-fn mentions_tumble(select: &Select) -> bool {
-    let is_tumble = |expr: &Expr| {
-        if tumble_width(expr).is_some() {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
-    };
-    select.projection.iter().any(|item| visit_expressions(item, is_tumble).is_break())
-        || matches!(&select.group_by, GroupByExpr::Expressions(group, _) if visit_expressions(group, is_tumble).is_break())
-}
-
-/// The expression that names the event time of a FROM's first table; a subquery is made to hand it up.
-fn event_time_of(relation: &mut TableFactor) -> Result<Expr, Refusal> {
-    let qualifier = match relation {
-        TableFactor::Table { name, alias, .. } => match alias {
-            Some(alias) => vec![alias.name.clone()],
-            None => name.0.iter().filter_map(|part| part.as_ident().cloned()).collect(),
-        },
-        TableFactor::Derived { subquery, alias, .. } => {
-            hand_time_up(&mut subquery.body)?;
-            alias.iter().map(|alias| alias.name.clone()).collect()
-        }
-        other => return Err(refusal("tumble() must stand over a table or a subquery", other)),
-    };
-    let mut path = qualifier;
-    path.push(Ident::new(TIME_COLUMN));
-    Ok(Expr::CompoundIdentifier(path))
-}
-
-fn hand_time_up(body: &mut SetExpr) -> Result<(), Refusal> {
-    match body {
-        SetExpr::Select(select) => {
-            let Some(from) = select.from.first_mut() else {
-                return Err(refusal("tumble() needs a table whose event time it can go by", select.as_ref()));
-            };
-            let time = event_time_of(&mut from.relation)?;
-            select.projection.push(SelectItem::ExprWithAlias {
-                expr: time,
-                alias: Ident::new(TIME_COLUMN),
-            });
-            Ok(())
-        }
-        SetExpr::Query(query) => hand_time_up(&mut query.body),
-        SetExpr::SetOperation { left, right, .. } => {
-            hand_time_up(left)?;
-            hand_time_up(right)
-        }
-        other => Err(refusal("tumble() must stand over a table or a subquery", other)),
-    }
-}
-
-/// Window minutes and interval of a `tumble(...)` call; `None` for any other expression.
-fn tumble_width(expr: &Expr) -> Option<Result<(i64, Expr), Refusal>> {
-    let Expr::Function(function) = expr else { return None };
-    if !function.name.to_string().eq_ignore_ascii_case("tumble") {
-        return None;
-    }
-    let FunctionArguments::List(list) = &function.args else {
-        return Some(Err(wrong_tumble(expr)));
-    };
-    let [FunctionArg::Unnamed(FunctionArgExpr::Expr(interval @ Expr::Interval(parts)))] = &list.args[..] else {
-        return Some(Err(wrong_tumble(expr)));
-    };
-    let Expr::Value(value) = parts.value.as_ref() else {
-        return Some(Err(wrong_tumble(expr)));
-    };
-    let Value::SingleQuotedString(text) = &value.value else {
-        return Some(Err(wrong_tumble(expr)));
-    };
-    let unit = parts.leading_field.as_ref().map(ToString::to_string).unwrap_or_default();
-    match interval_minutes(&format!("{text} {unit}")) {
-        Some(minutes) => Some(Ok((minutes, interval.clone()))),
-        None => Some(Err(wrong_tumble(expr))),
-    }
-}
-
-fn wrong_tumble(expr: &Expr) -> Refusal {
-    refusal(
-        "write the window as tumble(interval '1 minute'): whole minutes or hours, up to one day",
-        expr,
-    )
-}
-
-fn interval_minutes(text: &str) -> Option<i64> {
-    let mut words = text.split_whitespace();
-    let count: i64 = words.next()?.parse().ok()?;
-    let unit = match words.next()?.to_ascii_lowercase().trim_end_matches('s') {
-        "minute" => 1,
-        "hour" => 60,
-        "day" => 1440,
-        _ => return None,
-    };
-    let minutes = count.checked_mul(unit)?;
-    // A window must not straddle a day: gold is partitioned by the day of its start.
-    (words.next().is_none() && minutes > 0 && 1440 % minutes == 0).then_some(minutes)
-}
-
-/// `named_struct('start', date_bin(interval, time), 'end', date_bin(interval, time) + interval)`.
-fn window_struct(interval: &Expr, time: &Expr) -> Expr {
-    let text = format!("named_struct('start', date_bin({interval}, {time}), 'end', date_bin({interval}, {time}) + {interval})");
-    Parser::new(&GenericDialect {})
-        .try_with_sql(&text)
-        .and_then(|mut parser| parser.parse_expr())
-        .expect("made of two parsed expressions and fixed words")
-}
-
 struct Header {
     about: String,
     column_comments: BTreeMap<String, String>,
     reach_minutes: i64,
     begins_with: Option<&'static str>,
     rolls_up: Vec<RollUp>,
+    here_only: Option<String>,
 }
 
-/// The header comment: its first line, its `--   column: meaning` lines, `-- Reach:`, `-- Begins with:` and
-/// `-- Rolls up:`.
+/// The header comment: its first line, its `--   column: meaning` lines, `-- Reach:`, `-- Begins with:`,
+/// `-- Rolls up:` and `-- Runs on:`.
 fn header(text: &str) -> Result<Header, String> {
     let mut header = Header {
         about: String::new(),
@@ -572,6 +414,7 @@ fn header(text: &str) -> Result<Header, String> {
         reach_minutes: 0,
         begins_with: None,
         rolls_up: Vec::new(),
+        here_only: None,
     };
     for line in text.lines().map_while(|line| line.strip_prefix("--")) {
         let is_column = line.starts_with("   ");
@@ -591,6 +434,15 @@ fn header(text: &str) -> Result<Header, String> {
                 let unknown =
                     || format!("`-- Begins with:{name}` names no silver table; write for instance `-- Begins with: silver.cdn_requests`");
                 header.begins_with = Some(view.ok_or_else(unknown)?.table);
+            }
+            Some(("Runs on", engines)) => {
+                let reason = engines
+                    .trim()
+                    .strip_prefix("here only, because ")
+                    .filter(|reason| !reason.is_empty());
+                let unclear =
+                    || format!("`-- Runs on:{engines}` is not understood; write `-- Runs on: here only, because ...` with the reason");
+                header.here_only = Some(reason.ok_or_else(unclear)?.to_string());
             }
             Some(("Rolls up", windows)) => header.rolls_up = roll_up::windows(windows)?,
             _ if header.about.is_empty() => header.about = line.trim().to_string(),
@@ -653,8 +505,23 @@ mod tests {
     }
 
     #[test]
+    fn a_minute_reaches_every_window_that_hops_over_it() {
+        let text =
+            "SELECT hop(interval '2 minutes', interval '6 minutes') AS window, count(*) AS n FROM silver.cdn_requests GROUP BY window";
+        let reached = |text: &str| {
+            let pipeline = Pipeline::parse("pipelines/t.sql", text).expect("sound");
+            pipeline.reached(&BTreeSet::from([7])).into_iter().collect::<Vec<_>>()
+        };
+        assert_eq!(reached(text), [2, 4, 6]);
+        assert_eq!(reached(&format!("-- Reach: 1 minute\n{text}")), [2, 4, 6, 8]);
+        assert_eq!(reached(&text.replace("interval '2 minutes', ", "interval '6 minutes', ")), [7]);
+        let rolled = format!("-- Rolls up: 1 hour\n{text}");
+        assert!(Pipeline::parse("pipelines/t.sql", &rolled).is_err_and(|complaint| complaint.message.contains("would count a row twice")));
+    }
+
+    #[test]
     fn what_a_pipeline_may_not_do_is_said_with_its_place() {
-        check("SELECT 1 AS n FROM silver.cdn_requests", "no window");
+        check("SELECT cdn AS n FROM silver.cdn_requests", "no window");
         check(
             "SELECT tumble(interval '1 minute') AS w FROM gold.cdn_1m GROUP BY w",
             "pipelines/t.sql:1:46: `gold.cdn_1m` cannot be read",

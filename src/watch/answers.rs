@@ -13,6 +13,7 @@ use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int32Array, RecordBat
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, Int32Type, TimeUnit, TimestampMicrosecondType};
 
+use crate::alert::rule::SHARED_SUMS;
 use crate::alert::{Dims, MinuteRow, SlotRow};
 
 /// Minute rows by the start of their minute.
@@ -35,6 +36,33 @@ pub fn add_minutes(by_minute: &mut Minutes, batches: &[RecordBatch], dims: usize
             });
         }
     }
+}
+
+/// The answer to `rule::shared_sql`, taken apart: the minutes of each of its rules.
+pub fn shared_minutes(batches: &[RecordBatch], dims: usize, rules: usize) -> Vec<Minutes> {
+    let mut minutes = vec![Minutes::new(); rules];
+    for batch in batches {
+        let starts = times(batch.column(0));
+        let group = Group::of(batch, 1, dims, rules * SHARED_SUMS);
+        for (row, start) in starts.iter().enumerate() {
+            let minute_ms = start.div_euclid(1000);
+            for (number, minutes) in minutes.iter_mut().enumerate() {
+                let sum = |place: usize| group.sum(number * SHARED_SUMS + place, row);
+                if sum(0) == 0.0 {
+                    continue;
+                }
+                minutes.entry(minute_ms).or_default().push(MinuteRow {
+                    minute_ms,
+                    dims: group.dims(row),
+                    num: sum(1),
+                    den: sum(2),
+                    samples: sum(3),
+                    impacted: sum(4),
+                });
+            }
+        }
+    }
+    minutes
 }
 
 /// The answer to `Rule::history_sql`.

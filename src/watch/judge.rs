@@ -11,10 +11,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::answers::{Minutes, add_minutes, slots};
+use super::answers::{Minutes, add_minutes, shared_minutes, slots};
 use super::why::explain_new;
 use crate::alert::baseline::{FiringSpans, firing_spans, usable};
-use crate::alert::rule::{Rule, RuleSet};
+use crate::alert::rule::{Rule, RuleSet, shared, shared_sql};
 use crate::alert::{MinuteRow, SlotRow, States, Transition, close_removed, evaluate, evaluate_failed, fold, route};
 use crate::sql::{self, QueryLimits, Session, SqlError};
 
@@ -28,6 +28,8 @@ pub struct Judge {
     states: States,
     /// Episodes that have ended.
     ended: FiringSpans,
+    /// False: nobody wants to know why, only what.
+    looks_for_causes: bool,
 }
 
 /// A window end, and whether a row of gold is near enough to be in its window.
@@ -47,7 +49,15 @@ impl Judge {
             rules: Arc::new(rules),
             states: fold(events),
             ended: firing_spans(events, &States::default()),
+            looks_for_causes: true,
         }
+    }
+
+    /// Judges the same and searches for no cause, which takes most of the time of a long replay.
+    #[must_use]
+    pub fn without_causes(mut self) -> Judge {
+        self.looks_for_causes = false;
+        self
     }
 
     pub fn rules(&self) -> &RuleSet {
@@ -82,10 +92,7 @@ impl Judge {
         let ask = &Ask { context, limits };
         let rules = &*Arc::clone(&self.rules);
         let asked: Vec<i64> = ends.iter().map(|end| end.at_ms).collect();
-        let mut answers = Vec::with_capacity(rules.rules.len());
-        for rule in &rules.rules {
-            answers.push(ask.minutes(rule, &asked).await?);
-        }
+        let answers = ask.all_minutes(&rules.rules, &asked).await?;
         let mut histories = Histories::new();
         let (mut transitions, mut last) = (Vec::new(), None);
         for end in ends {
@@ -101,7 +108,9 @@ impl Judge {
                 });
             }
             let mut events = route(rules, end.at_ms, events, &self.states);
-            explain_new(context, limits, rules, &mut events).await?;
+            if self.looks_for_causes {
+                explain_new(context, limits, rules, &mut events).await?;
+            }
             self.states.apply_all(&events);
             self.note_ended(&events);
             transitions.extend(events);
@@ -164,6 +173,44 @@ struct Ask<'c> {
 }
 
 impl Ask<'_> {
+    /// What all rules are judged by, in their order: those that can be are asked together. Where that fails each
+    /// is asked alone, so that the one at fault is named and stops no other.
+    async fn all_minutes(&self, rules: &[Rule], ends: &[i64]) -> Result<Vec<Result<Minutes, String>>, SqlError> {
+        let mut answers: Vec<Option<Result<Minutes, String>>> = rules.iter().map(|_| None).collect();
+        for together in shared(rules) {
+            let asked: Vec<&Rule> = together.iter().map(|index| &rules[*index]).collect();
+            for (index, minutes) in together.iter().zip(self.shared_minutes(&asked, ends).await?) {
+                answers[*index] = Some(Ok(minutes));
+            }
+        }
+        let mut all = Vec::with_capacity(rules.len());
+        for (rule, answer) in rules.iter().zip(answers) {
+            all.push(match answer {
+                Some(answer) => answer,
+                None => self.minutes(rule, ends).await?,
+            });
+        }
+        Ok(all)
+    }
+
+    /// Of each of these rules; nothing where they cannot be answered together.
+    async fn shared_minutes(&self, rules: &[&Rule], ends: &[i64]) -> Result<Vec<Minutes>, SqlError> {
+        let (Some(first), Some(last)) = (ends.first(), ends.last()) else {
+            return Ok(Vec::new());
+        };
+        let Some(text) = shared_sql(rules, *first, *last) else {
+            return Ok(Vec::new());
+        };
+        match sql::query(self.context, &text, self.limits).await {
+            Ok((_, batches)) => Ok(shared_minutes(&batches, rules[0].group_by().len(), rules.len())),
+            Err(error) if error.is_of_lake() => Err(error),
+            Err(error) => {
+                tracing::debug!("{} rules are asked one by one: {error}", rules.len());
+                Ok(Vec::new())
+            }
+        }
+    }
+
     async fn minutes(&self, rule: &Rule, ends: &[i64]) -> Result<Result<Minutes, String>, SqlError> {
         let mut minutes = Minutes::new();
         for text in rule.queries(ends) {
@@ -195,3 +242,6 @@ fn of_rule<T>(rule: &Rule, answer: Result<T, SqlError>) -> Result<Result<T, Stri
         }
     }
 }
+
+#[cfg(test)]
+mod incidents;

@@ -55,17 +55,26 @@ fn error_rule_to_sns() -> String {
 /// Twenty minutes of attempts on a TV and on the web, forty viewers a minute each. From minute 8 to
 /// minute 12, three in ten of those on a TV end with a fatal error.
 pub fn outage() -> String {
-    outage_in(8..13)
+    outage_after(0)
+}
+
+/// The same, so many minutes later.
+pub fn outage_after(minutes: i64) -> String {
+    attempts(minutes, 8..13)
 }
 
 /// The same with other minutes of failures.
-pub fn outage_in(minutes: std::ops::Range<i64>) -> String {
+pub fn outage_in(failing: std::ops::Range<i64>) -> String {
+    attempts(0, failing)
+}
+
+fn attempts(later_minutes: i64, failing: std::ops::Range<i64>) -> String {
     let mut text = String::new();
     for minute in 0..20 {
         for (app, device) in [("Example TV", "tv"), ("Example Web", "desktop")] {
             for viewer in 0..40 {
-                let fails = device == "tv" && minutes.contains(&minute) && viewer % 10 < 3;
-                attempt(&mut text, app, device, minute, viewer, fails);
+                let fails = device == "tv" && failing.contains(&minute) && viewer % 10 < 3;
+                attempt(&mut text, app, device, later_minutes + minute, viewer, fails);
             }
         }
     }
@@ -488,10 +497,10 @@ fn settings_for(address: &str) -> String {
 }
 
 /// The fields of a form-encoded request.
-type Request = BTreeMap<String, String>;
+pub type Request = BTreeMap<String, String>;
 
 /// Takes publish requests and answers as SNS does.
-struct FakeSns {
+pub struct FakeSns {
     address: String,
     requests: Arc<Mutex<Vec<Request>>>,
     stopped: Arc<AtomicBool>,
@@ -499,7 +508,7 @@ struct FakeSns {
 }
 
 impl FakeSns {
-    fn start(address: &str, status: u16) -> FakeSns {
+    pub fn start(address: &str, status: u16) -> FakeSns {
         let listener = TcpListener::bind(address).expect("a port can be had");
         let address = listener.local_addr().expect("a listener has an address").to_string();
         let requests = Arc::new(Mutex::new(Vec::new()));
@@ -524,6 +533,10 @@ impl FakeSns {
         }
     }
 
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     fn settings(&self) -> String {
         settings_for(&self.address)
     }
@@ -532,7 +545,7 @@ impl FakeSns {
         self.requests.lock().expect("no test thread panics with it").clone()
     }
 
-    fn published_to(&self, topic: &str) -> Vec<Request> {
+    pub fn published_to(&self, topic: &str) -> Vec<Request> {
         self.requests().into_iter().filter(|request| request["TopicArn"] == topic).collect()
     }
 }
@@ -567,7 +580,9 @@ fn answer(stream: TcpStream, status: u16) -> std::io::Result<Option<Request>> {
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
+    let request = form(&String::from_utf8_lossy(&body));
     let text = match status {
+        200 if request.get("Action").is_some_and(|action| action == "PublishBatch") => &batch_answer(&request),
         200 => {
             "<PublishResponse xmlns=\"http://sns.amazonaws.com/doc/2010-03-31/\"><PublishResult>\
                 <MessageId>94f20ce6-13c5-43a0-9a9e-ca52d816e90b</MessageId></PublishResult>\
@@ -582,7 +597,32 @@ fn answer(stream: TcpStream, status: u16) -> std::io::Result<Option<Request>> {
     let mut stream = stream;
     stream.write_all(head.as_bytes())?;
     stream.write_all(text.as_bytes())?;
-    Ok(Some(form(&String::from_utf8_lossy(&body))))
+    Ok(Some(request))
+}
+
+/// Every entry was taken.
+fn batch_answer(request: &Request) -> String {
+    let taken = batch_ids(request).map(|(_, id)| format!("<member><Id>{id}</Id><MessageId>m-{id}</MessageId></member>"));
+    let taken: String = taken.collect();
+    format!(
+        "<PublishBatchResponse xmlns=\"http://sns.amazonaws.com/doc/2010-03-31/\"><PublishBatchResult><Failed/>\
+         <Successful>{taken}</Successful></PublishBatchResult></PublishBatchResponse>"
+    )
+}
+
+/// The entries of a batch: prefix of their fields, and id.
+fn batch_ids(request: &Request) -> impl Iterator<Item = (String, &String)> {
+    let prefixes = (1..=10).map(|number| format!("PublishBatchRequestEntries.member.{number}"));
+    prefixes.filter_map(|prefix| request.get(&format!("{prefix}.Id")).map(|id| (prefix, id)))
+}
+
+/// The first attribute and the message of each entry of a batch.
+pub fn batch_entries(request: &Request) -> Vec<(String, String)> {
+    let entry = |(prefix, _): (String, &String)| {
+        let attribute = request[&format!("{prefix}.MessageAttributes.entry.1.Value.StringValue")].clone();
+        (attribute, request[&format!("{prefix}.Message")].clone())
+    };
+    batch_ids(request).map(entry).collect()
 }
 
 fn form(body: &str) -> Request {

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use playhead::serve::dashboard::{DATA_SOURCE_TYPE, DATA_SOURCE_UID};
 use serde_json::Value;
 
 use crate::support::PLAYHEAD;
@@ -16,7 +17,7 @@ const SETTINGS_INSIDE: &str = "/etc/playhead/playhead.yaml";
 // ---- settings ----
 
 /// Settings of each way to deploy, and the command line that reads them there.
-fn ways() -> [(&'static str, PathBuf, Vec<String>); 4] {
+fn ways() -> [(&'static str, PathBuf, Vec<String>); 5] {
     let unit = Unit::read("playhead.service");
     let mut systemd: Vec<String> = unit.value("ExecStart").split_whitespace().map(str::to_owned).collect();
     assert_eq!(systemd.remove(0), "/usr/local/bin/playhead");
@@ -25,7 +26,8 @@ fn ways() -> [(&'static str, PathBuf, Vec<String>); 4] {
     [
         ("systemd", deploy("playhead.yaml"), systemd),
         ("Docker", deploy("container.yaml"), container.clone()),
-        ("compose with Kafka", deploy("container.kafka.yaml"), container),
+        ("compose with Kafka", deploy("container.kafka.yaml"), container.clone()),
+        ("compose with Kafka and Grafana", deploy("container.grafana.yaml"), container),
         ("Kubernetes", deploy("kubernetes/playhead.yaml"), pod),
     ]
 }
@@ -37,6 +39,7 @@ fn playhead_accepts_the_settings_of_every_way_to_deploy_it() {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let mut command = Command::new(PLAYHEAD);
         command.args(["check", "--settings"]).arg(&settings).current_dir(folder.path());
+        command.env("PLAYHEAD_PASSWORD", "of-this-test");
         let output = command.output().expect("the binary starts");
         assert!(output.status.success(), "{way}: {}", String::from_utf8_lossy(&output.stderr));
     }
@@ -284,15 +287,77 @@ fn compose_reads_its_file() {
     let file = deploy("compose.yaml");
     let has_compose = tool("docker", &["compose", "version"], &[]).is_some_and(|output| output.status.success());
     if !has_compose {
-        return println!("skipped: no `docker compose` here; run `docker compose -f deploy/compose.yaml --profile kafka config -q`");
+        return println!(
+            "skipped: no `docker compose` here; run `docker compose -f deploy/compose.yaml --profile kafka --profile grafana config -q`"
+        );
     }
     let mut command = Command::new("docker");
     command
         .args(["compose", "-f"])
         .arg(file)
-        .args(["--profile", "kafka", "config", "--quiet"]);
+        .args(["--profile", "kafka", "--profile", "grafana", "config", "--quiet"]);
     let output = command.output().expect("it ran a moment ago");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+// ---- Grafana ----
+
+#[test]
+fn grafana_asks_where_playhead_answers() {
+    let source = yaml("grafana/provisioning/datasources/playhead.yaml")["datasources"][0].clone();
+    assert_eq!(source["uid"], DATA_SOURCE_UID, "the dashboards name it so");
+    assert_eq!(source["type"], DATA_SOURCE_TYPE);
+    assert_eq!(source["secureJsonData"]["password"], "$PLAYHEAD_PASSWORD", "no password in a file");
+    let compose = yaml("compose.yaml");
+    let environment = &compose["services"]["grafana"]["environment"];
+    // Grafana puts nothing in for a variable that is not set, and says nothing.
+    for value in [
+        &source["url"],
+        &source["user"],
+        &source["jsonData"]["sslmode"],
+        &source["secureJsonData"]["password"],
+    ] {
+        let name = value.as_str().and_then(|text| text.strip_prefix('$')).expect("a variable");
+        assert!(environment[name].is_string(), "compose.yaml does not set {name}");
+    }
+    let postgres = yaml("container.grafana.yaml")["postgres"].clone();
+    let port = postgres["listen"]
+        .as_str()
+        .and_then(|listen| listen.rsplit(':').next())
+        .expect("a port");
+    assert_eq!(environment["PLAYHEAD_POSTGRES"], format!("playhead:{port}"));
+    assert_eq!(environment["PLAYHEAD_USER"], postgres["user"]);
+    assert_eq!(postgres["password"], "${PLAYHEAD_PASSWORD}");
+    let of_playhead = &compose["services"]["playhead"]["environment"]["PLAYHEAD_PASSWORD"];
+    assert_eq!(&environment["PLAYHEAD_PASSWORD"], of_playhead);
+    let kafka = yaml("container.kafka.yaml");
+    assert_eq!(yaml("container.grafana.yaml")["sources"], kafka["sources"], "the same broker");
+    assert_eq!(
+        yaml("container.grafana.yaml")["http"],
+        kafka["http"],
+        "the same ports are published"
+    );
+}
+
+#[test]
+fn grafana_finds_the_dashboards_where_they_are_mounted() {
+    let provider = yaml("grafana/provisioning/dashboards/playhead.yaml")["providers"][0].clone();
+    let path = provider["options"]["path"].as_str().expect("a path").to_owned();
+    let grafana = yaml("compose.yaml")["services"]["grafana"].clone();
+    let mounts = texts(&grafana["volumes"]);
+    assert!(mounts.contains(&format!("../dashboards:{path}:ro")), "{mounts:?}");
+    assert!(
+        mounts.contains(&"./grafana/provisioning:/etc/grafana/provisioning:ro".to_owned()),
+        "{mounts:?}"
+    );
+    let home = grafana["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+        .as_str()
+        .expect("a file");
+    let file = home.strip_prefix(&format!("{path}/")).expect("one of those that are mounted");
+    assert!(root().join("dashboards").join(file).exists(), "{file}");
+    for published in texts(&grafana["ports"]) {
+        assert!(published.starts_with("127.0.0.1:"), "{published} is open to the network");
+    }
 }
 
 // ---- systemd ----

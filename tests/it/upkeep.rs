@@ -23,7 +23,7 @@ use playhead::event::schema::utc_day;
 use playhead::lake::place::Place;
 use playhead::lake::tables::{SILVER_PLAYER, fixed_tables};
 use playhead::lake::upkeep::{Action, Upkeep, UpkeepSettings};
-use playhead::lake::{Commit, Lake, TimeRange};
+use playhead::lake::{Commit, Lake, TimeRange, Victims};
 use serde_json::{Value, json};
 
 use crate::support::{Bench, contents, simulate};
@@ -274,11 +274,13 @@ async fn load(lake: Arc<Lake>, commits: Range<u64>, landed: Arc<AtomicU64>) -> D
                     .map(|found| Some(found == Some(id.as_str())))
                     .collect())
             };
+            let victims = Victims {
+                range: TimeRange::ALL,
+                ids: None,
+                is_victim: &is_victim,
+            };
             let again = vec![rows(number..number + 1)];
-            let prepared = lake
-                .prepare_edit(TABLE, TimeRange::ALL, &is_victim, again)
-                .await
-                .expect("the edit is prepared");
+            let prepared = lake.prepare_edit(TABLE, victims, again).await.expect("the edit is prepared");
             lake.commit(TABLE, prepared, note(commit)).await.expect("the edit lands");
         }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::{Answer, Counts, Explanation, Kind, Rows, Search, explain};
 
-const DIMENSIONS: [&str; 7] = ["cdn", "pop", "isp", "country", "device", "version", "content"];
+pub(crate) const DIMENSIONS: [&str; 7] = ["cdn", "pop", "isp", "country", "device", "version", "content"];
 /// Dimensions of which one implies the other: a set of both is no smaller than that of the one.
 const NESTED: [(usize, usize); 2] = [(0, 1), (2, 3)];
 const LEAVES: usize = 4_000;
@@ -17,12 +17,16 @@ const SPREAD: f64 = 2.5;
 /// A planted set touches this share of the sessions.
 const SHARES: std::ops::Range<f64> = 0.005..0.4;
 /// Excess of a planted fault in standard deviations of the whole.
-const STRENGTH: std::ops::Range<f64> = 5.0..15.0;
+pub(crate) const STRENGTH: std::ops::Range<f64> = 5.0..15.0;
 
 /// splitmix64.
-struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
+    pub(crate) fn new(seed: u64) -> Random {
+        Random(seed)
+    }
+
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -35,7 +39,7 @@ impl Random {
         ((self.next() >> 11) as f64 + 0.5) / (1u64 << 53) as f64
     }
 
-    fn between(&mut self, range: std::ops::Range<f64>) -> f64 {
+    pub(crate) fn between(&mut self, range: std::ops::Range<f64>) -> f64 {
         range.start + self.unit() * (range.end - range.start)
     }
 
@@ -57,7 +61,7 @@ impl Random {
         (sigma * self.normal()).exp()
     }
 
-    fn poisson(&mut self, mean: f64) -> f64 {
+    pub(crate) fn poisson(&mut self, mean: f64) -> f64 {
         if mean > 50.0 {
             return (mean + mean.sqrt() * self.normal()).round().max(0.0);
         }
@@ -83,7 +87,7 @@ impl Random {
         }
     }
 
-    fn failures(&mut self, of: f64, ratio: f64) -> f64 {
+    pub(crate) fn failures(&mut self, of: f64, ratio: f64) -> f64 {
         let mean = of * ratio;
         if mean > 50.0 {
             return (mean + (mean * (1.0 - ratio)).sqrt() * self.normal()).round().clamp(0.0, of);
@@ -96,14 +100,14 @@ impl Random {
 }
 
 #[derive(Debug, Clone)]
-struct Leaf {
-    values: [usize; 7],
+pub(crate) struct Leaf {
+    pub(crate) values: [usize; 7],
     /// Sessions in a window.
-    sessions: f64,
-    ratio: f64,
+    pub(crate) sessions: f64,
+    pub(crate) ratio: f64,
 }
 
-fn audience(random: &mut Random) -> Vec<Leaf> {
+pub(crate) fn audience(random: &mut Random) -> Vec<Leaf> {
     let sizes = [4, 20, 15, 5, 6, 8, 20];
     let effects: Vec<Vec<f64>> = sizes.iter().map(|size| (0..*size).map(|_| random.spread(0.3)).collect()).collect();
     let mut audience: Vec<Leaf> = (0..LEAVES)
@@ -125,14 +129,14 @@ fn audience(random: &mut Random) -> Vec<Leaf> {
 }
 
 /// Dimension and value.
-type Set = Vec<(usize, usize)>;
+pub(crate) type Set = Vec<(usize, usize)>;
 
 fn holds(set: &Set, leaf: &Leaf) -> bool {
     set.iter().all(|(dimension, value)| leaf.values[*dimension] == *value)
 }
 
 /// Standard deviation of the numerator of a window against the baseline.
-fn noise(kind: Kind, audience: &[Leaf]) -> f64 {
+pub(crate) fn noise(kind: Kind, audience: &[Leaf]) -> f64 {
     let variance_of = |leaf: &Leaf| match kind {
         Kind::Share => leaf.ratio * (1.0 - leaf.ratio),
         Kind::Mean => (SPREAD * leaf.ratio).powi(2),
@@ -151,7 +155,7 @@ fn share(audience: &[Leaf], set: &Set) -> f64 {
 }
 
 /// A set that can be told from each of its parts: it is clearly smaller than any of them.
-fn planted(random: &mut Random, audience: &[Leaf], depth: usize) -> Set {
+pub(crate) fn planted(random: &mut Random, audience: &[Leaf], depth: usize) -> Set {
     loop {
         let leaf = &audience[random.below(audience.len())];
         let mut dimensions: Vec<usize> = (0..depth).map(|_| random.below(DIMENSIONS.len())).collect();
@@ -169,7 +173,7 @@ fn planted(random: &mut Random, audience: &[Leaf], depth: usize) -> Set {
 
 /// Adds to `now` what a fault in a set makes fail: so many more, in proportion to what fails there
 /// usually. False where that is nearly all.
-fn break_down(usual: &[Leaf], now: &mut [Leaf], set: &Set, failures: f64) -> bool {
+pub(crate) fn break_down(usual: &[Leaf], now: &mut [Leaf], set: &Set, failures: f64) -> bool {
     let before: f64 = usual
         .iter()
         .filter(|leaf| holds(set, leaf))
@@ -184,7 +188,7 @@ fn break_down(usual: &[Leaf], now: &mut [Leaf], set: &Set, failures: f64) -> boo
 }
 
 /// True when half of the smaller set is in the other: hardly two faults.
-fn overlap(audience: &[Leaf], sets: &[Set]) -> bool {
+pub(crate) fn overlap(audience: &[Leaf], sets: &[Set]) -> bool {
     let [a, b] = sets else { return false };
     let both: Set = a.iter().chain(b).copied().collect();
     share(audience, &both) >= 0.5 * share(audience, a).min(share(audience, b))
@@ -211,7 +215,7 @@ fn counted(kind: Kind, random: &mut Random, usual: &[Leaf], now: &[Leaf]) -> Row
     rows
 }
 
-fn dims(set: &Set) -> BTreeMap<String, Option<String>> {
+pub(crate) fn dims(set: &Set) -> BTreeMap<String, Option<String>> {
     set.iter()
         .map(|(dimension, value)| (DIMENSIONS[*dimension].to_owned(), Some(format!("v{value}"))))
         .collect()

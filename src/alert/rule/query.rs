@@ -151,8 +151,12 @@ impl Rule {
             Some(filter) => format!(" AND ({filter})"),
             None => String::new(),
         };
+        format!("{}{filter}", Rule::span_sql(from_ms, to_ms))
+    }
+
+    pub(super) fn span_sql(from_ms: i64, to_ms: i64) -> String {
         format!(
-            "window_start >= TIMESTAMP '{}' AND window_start < TIMESTAMP '{}'{filter}",
+            "window_start >= TIMESTAMP '{}' AND window_start < TIMESTAMP '{}'",
             message::sql_time(from_ms),
             message::sql_time(to_ms),
         )
@@ -173,7 +177,7 @@ fn day_and_slot_sql(slot_ms: i64) -> (String, String) {
     (format!("{epoch_s} / {day_s}"), format!("{epoch_s} % {day_s} / {}", slot_ms / 1_000))
 }
 
-fn double(expression: &str, name: &str) -> String {
+pub(super) fn double(expression: &str, name: &str) -> String {
     format!("CAST({expression} AS DOUBLE) AS {name}")
 }
 

@@ -27,7 +27,7 @@ use super::yaml::{self, Node};
 use super::{Calendar, Catalogue, Complaint, Explain, Inhibition, Rule, RuleSet, Severity, Silence, Target};
 use field::{Entry, Fields, Place};
 
-pub(in crate::alert) use field::parse_duration_ms;
+pub use field::parse_duration_ms;
 
 /// Each rule is one query a minute.
 const MAX_RULES: usize = 1_000;

@@ -3,6 +3,7 @@
 //! What compaction and retention choose from.
 
 use std::collections::HashSet;
+use std::sync::PoisonError;
 
 use deltalake::kernel::{LogicalFileView, Remove};
 
@@ -48,9 +49,12 @@ async fn files_of(lake: &Lake, table: &str) -> Result<Vec<FileInfo>, LakeError> 
 }
 
 /// The files that upkeep may take out: of bronze only those that silver has taken in, because recovery
-/// reads a commit's rows from the files that it added.
+/// reads a commit's rows from the files that it added. Rows that change with every epoch are left to the
+/// epochs, which write them anew as it is.
 pub(super) async fn settled_files_of(lake: &Lake, table: &str) -> Result<Vec<FileInfo>, LakeError> {
     let mut files = files_of(lake, table).await?;
+    let whereabouts = lake.whereabouts(table);
+    files.retain(|file| !whereabouts.lock().unwrap_or_else(PoisonError::into_inner).has_open(&file.path));
     if files.is_empty() || !table.starts_with("bronze.") {
         return Ok(files);
     }

@@ -17,7 +17,7 @@ use serde_json::json;
 use super::files::{FileInfo, removes, settled_files_of};
 use super::{Action, Retention, carry};
 use crate::event::schema::utc_day;
-use crate::lake::tables::{PARTITION_COLUMN, SILVER_DUPLICATES, SILVER_PLAYER, SILVER_REJECTS};
+use crate::lake::tables::{HEALTH, PARTITION_COLUMN, SILVER_DUPLICATES, SILVER_PLAYER, SILVER_REJECTS};
 use crate::lake::{Lake, LakeError};
 
 const DAY_MS: i64 = 86_400_000;
@@ -48,7 +48,7 @@ fn date(day: i32) -> String {
 /// Days that a table's rows are kept.
 fn days_kept(table: &str, retention: &Retention) -> Option<i64> {
     let days = match table.split('.').next() {
-        _ if table == SILVER_REJECTS || table == SILVER_DUPLICATES => retention.rejects_days,
+        _ if [SILVER_REJECTS, SILVER_DUPLICATES, HEALTH].contains(&table) => retention.rejects_days,
         _ if table == SILVER_PLAYER => retention.silver_days.map(|days| days.saturating_add(1)),
         Some("bronze") => retention.bronze_days,
         Some("silver") => retention.silver_days,

@@ -137,7 +137,8 @@ pub fn read(text: &str) -> Result<Dashboard, String> {
         tags: written.tags,
         variables: variables.collect(),
         panels,
-        links: written.links,
+        // A menu of dashboards by tag has no address.
+        links: written.links.into_iter().filter(|link| !link.url.is_empty()).collect(),
         time: written.time,
         refresh: written.refresh.as_str().unwrap_or_default().to_owned(),
         left_out,

@@ -100,7 +100,7 @@ impl GoldTable {
     }
 
     async fn compute(&self, open: &OpenWindows) -> Result<Live, SqlError> {
-        let (left, computed) = newest(open, self.pipeline.window_minutes);
+        let (left, computed) = newest(open, self.pipeline.slide_minutes);
         let began = Instant::now();
         let rows = tokio::time::timeout(LIVE_TIME_MAX, Box::pin(self.rows_of(&computed))).await;
         let cost_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -160,14 +160,14 @@ impl GoldTable {
 
     /// The rows that people see, before any condition.
     fn rows(&self, live: &Live) -> Result<LogicalPlanBuilder, DataFusionError> {
-        let width = self.pipeline.window_minutes;
+        let slide = self.pipeline.slide_minutes;
         let mut stored = LogicalPlanBuilder::scan("stored", provider_as_source(Arc::clone(&self.stored)), None)?;
         if !live.computed.is_empty() {
-            stored = stored.filter(in_windows(&live.computed, width).is_not_true())?;
+            stored = stored.filter(in_windows(&live.computed, slide).is_not_true())?;
         }
         let is_final = match live.left.is_empty() {
             true => lit(true),
-            false => when(in_windows(&live.left, width), lit(false)).otherwise(lit(true))?,
+            false => when(in_windows(&live.left, slide), lit(false)).otherwise(lit(true))?,
         };
         let names = self.stored.schema();
         let columns = names.fields().iter().map(|field| col(field.name()));
@@ -248,10 +248,10 @@ impl fmt::Debug for GoldTable {
 }
 
 /// Open windows that are left as they are stored, and the newest ones, which are computed.
-fn newest(open: &OpenWindows, width: i64) -> (OpenWindows, OpenWindows) {
+fn newest(open: &OpenWindows, slide: i64) -> (OpenWindows, OpenWindows) {
     let mut left = open.clone();
     let computed = match open.last() {
-        Some(last) => left.split_off(&(last - (LIVE_WINDOWS_MAX - 1) * width)),
+        Some(last) => left.split_off(&(last - (LIVE_WINDOWS_MAX - 1) * slide)),
         None => BTreeSet::new(),
     };
     (left, computed)

@@ -85,8 +85,9 @@ impl Walk {
     }
 
     pub(super) fn on_request(&mut self, now_ms: i64) {
-        self.startup.first_request_ms.get_or_insert(now_ms);
         if !self.framed {
+            // A resume after the first frame is no request for it, even where that was lost.
+            self.startup.first_request_ms.get_or_insert(now_ms);
             self.change_state(now_ms, Some(PlaybackState::Starting));
         } else if self.state == Some(PlaybackState::Paused) {
             self.change_state(now_ms, Some(PlaybackState::Playing));
@@ -222,6 +223,12 @@ mod tests {
         check("0.5", "startup_ms=500 startup_derived_ms=5000 content_startup_ms=500", false);
         check("7", "startup_ms=7000 startup_derived_ms=5000", false);
         check("7.001", "startup_ms=5000 startup_derived_ms=5000", true);
+    }
+
+    #[test]
+    fn a_resume_is_not_the_request_that_was_lost() {
+        let script = "0 playback_start startup=2.5\n5 playback_pause\n9 playback_request";
+        check_columns(script, "-", "attempts=1 plays=1 startup_ms=2500");
     }
 
     #[test]

@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use datafusion::sql::sqlparser::ast::{SelectItem, SetExpr, Statement};
 
-use super::{Complaint, Pipeline, WINDOW_END, WINDOW_START, interval_minutes};
+use super::windows::interval_minutes;
+use super::{Complaint, Pipeline, WINDOW_END, WINDOW_START};
 
 /// One coarser window.
 #[derive(Debug, Clone, PartialEq, Eq)]

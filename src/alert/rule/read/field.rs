@@ -301,7 +301,8 @@ impl FileReader<'_, '_> {
     }
 }
 
-pub(in crate::alert) fn parse_duration_ms(text: &str) -> Option<i64> {
+/// Milliseconds of `90s`, `5m`, `2h`, `7d`; none for what is no such length.
+pub fn parse_duration_ms(text: &str) -> Option<i64> {
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let unit_ms = match unit {
         "s" => 1_000,

@@ -394,6 +394,39 @@ mod tests {
 
     use super::*;
 
+    /// What the UDF file says of each key is what is read here.
+    fn value_text(value: &Raw<'_>) -> Option<String> {
+        Some(match value {
+            Raw::Boolean(value) => value.to_string(),
+            Raw::Number(text, _) | Raw::Token(text, _) | Raw::Word(text) => (*text).to_owned(),
+            Raw::Text(text, _) | Raw::List(text) => text.to_string(),
+            Raw::Malformed => return None,
+        })
+    }
+
+    fn check_udf(record: &str) {
+        for pair in Pairs::of(record) {
+            let last = Pairs::of(record).filter(|other| other.key == pair.key).last();
+            let expected = last.and_then(|last| value_text(&last.value));
+            let told = crate::udfs::cmcd_value::cmcd_value(record, pair.key);
+            assert_eq!(told, expected, "{} of {record}", pair.key);
+        }
+    }
+
+    #[test]
+    fn the_udf_file_reads_records_as_they_are_read_here() {
+        for record in [
+            r#"bl=21300,br=3200,sid="6e2f-4c",su,ot=v;a"#,
+            r#"br=(3200;v 128;a),nor=("a b.mp4";r="0-99" "c,d")"#,
+            r#"sid="open,bl=5,cid="a\"b\\c",x-y="é""#,
+            "bl=1,bl=2,v=?1,w=?0,z=?2,mtp=12px,ltc=-5,pr=1.25,q=1.,r=-",
+            " , bl = 5 ;a , su;x ,,=4,(a=b)",
+            r#"sid="a"b,bl=(1 (2),br=(1"#,
+        ] {
+            check_udf(record);
+        }
+    }
+
     /// Each pair as `key value`, the value written in the words of `Raw`.
     fn described(text: &str) -> Vec<String> {
         Pairs::of(text)
@@ -478,6 +511,7 @@ mod tests {
 
         #[test]
         fn any_text_is_survived(text in r#"([a-z]{0,3}|[=,;()"\\ ?.0-9-]|ä|\PC){0,40}"#) {
+            check_udf(&text);
             for pair in Pairs::of(&text) {
                 prop_assert!(text.get(pair.span.clone()).is_some());
                 if let Raw::List(inside) = pair.value {

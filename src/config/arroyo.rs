@@ -1,0 +1,71 @@
+//! The cluster that `playhead arroyo` speaks to.
+//!
+//! Invariant: the token comes from the environment and is never shown.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::{Checks, check_endpoint, file};
+
+/// Arroyo's own default.
+const API: &str = "http://127.0.0.1:5115";
+const TOPICS: &str = "playhead";
+/// More subtasks than a cluster of any size has slots.
+const PARALLELISM: RangeInclusive<u64> = 1..=1024;
+/// What Arroyo takes.
+const CHECKPOINT_EVERY: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
+
+#[derive(Clone, PartialEq, Eq)]
+pub struct Arroyo {
+    pub api: String,
+    pub token: Option<String>,
+    /// As the cluster's workers reach them; `None`: nothing can be deployed.
+    pub brokers: Option<String>,
+    pub topics: String,
+    pub parallelism: u64,
+    pub checkpoint_every: Duration,
+}
+
+impl fmt::Debug for Arroyo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Arroyo")
+            .field("api", &self.api)
+            .field("brokers", &self.brokers)
+            .field("topics", &self.topics)
+            .finish_non_exhaustive()
+    }
+}
+
+pub(super) fn arroyo(written: file::ArroyoFile, checks: &mut Checks) -> Arroyo {
+    check_endpoint("arroyo.api", written.api.as_deref(), checks);
+    if written.token.is_some() && !checks.places.of("arroyo.token").from_environment {
+        let message = "a secret is written into the settings file";
+        checks.complain(
+            "arroyo.token",
+            message,
+            "put it into an environment variable and write `token: ${NAME}`",
+        );
+    }
+    let topics = written.topics.unwrap_or_else(|| TOPICS.to_owned());
+    let is_topic = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    if topics.is_empty() || !topics.bytes().all(is_topic) {
+        let message = format!("{topics:?} cannot begin the name of a topic");
+        checks.complain("arroyo.topics", message, "use letters, digits, `.`, `_` and `-`");
+    }
+    Arroyo {
+        api: written.api.unwrap_or_else(|| API.to_owned()),
+        token: written.token,
+        brokers: written.brokers,
+        topics,
+        parallelism: checks.within("arroyo.parallelism", written.parallelism.unwrap_or(1), PARALLELISM, |count| {
+            count.to_string()
+        }),
+        checkpoint_every: checks.span(
+            "arroyo.checkpoint_every",
+            written.checkpoint_every,
+            Duration::from_secs(10),
+            CHECKPOINT_EVERY,
+        ),
+    }
+}

@@ -1,0 +1,8 @@
+-- Refused at line 7: ORDER BY cannot stand in a pipeline
+SELECT window.start AS window_start, window.end AS window_end, cdn, requests
+FROM (
+  SELECT tumble(interval '1 minute') AS window, cdn, count(*) AS requests
+  FROM silver.cdn_requests
+  GROUP BY window, cdn
+  ORDER BY cdn
+) AS minutes
