@@ -55,22 +55,26 @@ fn error_rule_to_sns() -> String {
 /// Twenty minutes of attempts on a TV and on the web, forty viewers a minute each. From minute 8 to
 /// minute 12, three in ten of those on a TV end with a fatal error.
 pub fn outage() -> String {
-    outage_in(8..13, 0)
+    outage_after(0)
 }
 
 /// The same, so many minutes later.
 pub fn outage_after(minutes: i64) -> String {
-    outage_in(8..13, minutes)
+    attempts(minutes, 8..13)
 }
 
-/// The same with other minutes of failures, and all of it so many minutes later.
-pub fn outage_in(failing: std::ops::Range<i64>, later: i64) -> String {
+/// The same with other minutes of failures.
+pub fn outage_in(failing: std::ops::Range<i64>) -> String {
+    attempts(0, failing)
+}
+
+fn attempts(later_minutes: i64, failing: std::ops::Range<i64>) -> String {
     let mut text = String::new();
     for minute in 0..20 {
         for (app, device) in [("Example TV", "tv"), ("Example Web", "desktop")] {
             for viewer in 0..40 {
                 let fails = device == "tv" && failing.contains(&minute) && viewer % 10 < 3;
-                attempt(&mut text, app, device, later + minute, viewer, fails);
+                attempt(&mut text, app, device, later_minutes + minute, viewer, fails);
             }
         }
     }
@@ -205,10 +209,10 @@ fn an_outage_on_one_kind_of_device_fires_and_resolves() {
 
 #[test]
 fn an_alert_that_is_to_be_explained_names_the_dimension_that_its_rule_does_not_group_by() {
-    let explained = [(
-        "group_by: [device_type, app_name]",
-        "group_by: [app_name]\n        explain: {dims: [app_name, device_type]}",
-    )];
+    let explained = [
+        ("group_by: [device_type, app_name]", "group_by: [app_name]"),
+        ("explain: {dims: [app_version]}", "explain: {dims: [app_name, device_type]}"),
+    ];
     // One app on both devices, so that the device is what explains it.
     let watched = Watched::new(&[("errors.yaml", error_rule(&explained).replace("on {{ device_type }} ", ""))]);
     let file = watched.bench.write("outage.ndjson", outage().replace("Example Web", "Example TV"));

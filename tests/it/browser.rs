@@ -19,10 +19,10 @@ const TO_MS: i64 = FROM_MS + 50 * 60_000;
 /// An audience, and on top of it one app that fails on TVs from 12:08 to the end.
 fn lake() -> Bench {
     let mut bench = Bench::new();
-    let explained = error_rule(&[(
-        "group_by: [device_type, app_name]",
-        "group_by: [app_name]\n        explain: {dims: [app_name, device_type]}",
-    )]);
+    let explained = error_rule(&[
+        ("group_by: [device_type, app_name]", "group_by: [app_name]"),
+        ("explain: {dims: [app_version]}", "explain: {dims: [app_name, device_type]}"),
+    ]);
     bench.write("rules/errors.yaml", explained.replace("on {{ device_type }} ", ""));
     let rules = bench.path("rules").display().to_string();
     bench.set_settings(&format!("alerts: {{folder: {rules}, deliver: false}}\n"));
@@ -41,7 +41,7 @@ fn lake() -> Bench {
         ],
     );
     // One app on both devices, so that the device is what explains it.
-    let outage = bench.write("outage.ndjson", outage_in(8..20, 0).replace("Example Web", "Example TV"));
+    let outage = bench.write("outage.ndjson", outage_in(8..20).replace("Example Web", "Example TV"));
     bench.ingest(&[&audience.join("player.ndjson"), &audience.join("cdn.tsv"), &outage]);
     bench
 }
