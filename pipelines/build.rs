@@ -45,6 +45,8 @@ fn main() {
 }
 
 fn generate() -> Result<(), String> {
+    // Cargo tells a build script by the environment where to write.
+    #[allow(clippy::disallowed_methods)]
     let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("OUT_DIR is not set; run this with cargo")?);
     let manifest = read(Path::new("Cargo.toml"))?;
     let entries = std::fs::read_dir(FOLDER).map_err(|error| format!("cannot read {FOLDER}: {error}"))?;

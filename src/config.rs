@@ -11,6 +11,7 @@
 mod arroyo;
 mod cdn;
 pub mod file;
+mod page;
 mod postgres;
 mod publish;
 mod sources;
@@ -30,6 +31,7 @@ use crate::publish::PublishSettings;
 pub use arroyo::Arroyo;
 pub use cdn::Cdn;
 use file::{ConfigFile, Places, Source};
+pub use page::{Live, Page};
 pub use postgres::{Postgres, Tls};
 pub use sources::{HTTP, Kafka, Kinesis, S3, SourceConfig, SourceFormat, SourceKind, StartFrom};
 
@@ -82,6 +84,7 @@ pub struct Config {
     pub sources: Vec<SourceConfig>,
     pub http: Http,
     pub postgres: Postgres,
+    pub page: Page,
     pub ingest: Ingest,
     pub privacy: Privacy,
     pub network: Network,
@@ -370,6 +373,7 @@ fn resolve(written: ConfigFile, checks: &mut Checks, is_folder: &dyn Fn(&Path) -
         sources: sources::sources(written.sources, checks),
         http: http(written.http, checks),
         postgres: postgres::postgres(written.postgres, checks),
+        page: page::page(written.page, checks),
         ingest: ingest(written.ingest, checks),
         privacy: privacy(written.privacy, key_file, checks),
         network: Network {

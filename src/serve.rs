@@ -8,4 +8,7 @@
 
 pub mod dashboard;
 pub mod desk;
+pub mod dossier;
+pub mod live;
+pub mod page;
 pub mod postgres;

@@ -115,6 +115,11 @@ pub fn empty_context(memory_bytes: usize) -> Result<SessionContext, DataFusionEr
 
 /// A context with our functions and none of the tables; unqualified names mean those of `schema`.
 pub fn context_over(runtime: Arc<RuntimeEnv>, catalog: &str, schema: &str) -> SessionContext {
+    context_with(runtime, session_config(catalog, schema))
+}
+
+/// The settings of the engine that all sessions have.
+pub fn session_config(catalog: &str, schema: &str) -> SessionConfig {
     let mut config = SessionConfig::new()
         .with_information_schema(true)
         .with_target_partitions(2)
@@ -124,6 +129,11 @@ pub fn context_over(runtime: Arc<RuntimeEnv>, catalog: &str, schema: &str) -> Se
     // Columns carry comments; a UNION with a literal keeps them in one of its two plans only, and
     // DataFusion would take the difference for a bug.
     config.options_mut().execution.skip_physical_aggregate_schema_check = true;
+    config
+}
+
+/// As `context_over`, with settings that go further.
+pub fn context_with(runtime: Arc<RuntimeEnv>, config: SessionConfig) -> SessionContext {
     let context = SessionContext::new_with_config_rt(config, runtime);
     functions::register(&context);
     context

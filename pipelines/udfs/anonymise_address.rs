@@ -48,7 +48,7 @@ fn parse_bare(text: &str) -> Option<IpAddr> {
     };
     parse_v6(text)
         .or_else(|| parse_v6_with_bare_port(text))
-        .map(|address| unwrap_embedded(address))
+        .map(unwrap_embedded)
 }
 
 fn parse_v6(text: &str) -> Option<Ipv6Addr> {

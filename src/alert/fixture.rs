@@ -13,10 +13,12 @@ impl Catalogue for Gold {
     fn columns(&self, table: &str) -> Option<Vec<String>> {
         let columns = match table {
             "gold.cdn_1m" => {
-                "window_start window_end cdn pop isp country requests ok_requests ttfb_ms_sum ttfb_count ttfb_hit_sketch ttfb_hit_count"
+                "window_start window_end cdn pop edge_location isp country requests ok_requests ttfb_ms_sum ttfb_count ttfb_hit_sketch ttfb_hit_count"
             }
             "gold.errors_1m" => "window_start window_end app_name app_version device_type clients clients_with_errors",
-            "gold.playback_1m" => "window_start window_end isp country cdn stall_ms playing_ms active_sessions attempts start_failures",
+            "gold.playback_1m" => {
+                "window_start window_end isp country cdn app_name app_version device_type content_id stall_ms playing_ms active_sessions attempts start_failures"
+            }
             "gold.concurrency_1m" => "window_start window_end concurrent_peak viewers_sketch",
             _ => return None,
         };

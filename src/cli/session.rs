@@ -6,129 +6,14 @@
 //!
 //! Invariant: every figure shown is a column of a silver table; nothing is worked out anew here.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::lake::Lake;
+use crate::serve::dossier::{self, FACTS, LOSSES, Row};
 use crate::sql::{self, QueryLimits};
-
-type Row = Map<String, Value>;
 
 /// Events shown; a day of heartbeats would scroll the rest away. `--json` holds them all.
 const EVENTS_SHOWN: usize = 200;
-/// A session is at most a day long.
-const SPAN: &str = "interval '1 day'";
-/// Facts by heading, in the order in which a person asks.
-const FACTS: [(&str, &[&str]); 6] = [
-    (
-        "who",
-        &[
-            "content_id",
-            "stream_type",
-            "app_name",
-            "app_version",
-            "player_name",
-            "player_version",
-            "device_type",
-            "device_model",
-            "os",
-            "browser",
-            "country",
-            "city",
-            "isp",
-            "asn",
-            "cdn",
-            "connection_type",
-            "client",
-            "source",
-        ],
-    ),
-    (
-        "start",
-        &[
-            "startup_ms",
-            "startup_derived_ms",
-            "content_startup_ms",
-            "exit_wait_ms",
-            "preloaded",
-            "start_bitrate_bps",
-        ],
-    ),
-    (
-        "time",
-        &[
-            "playing_ms",
-            "media_ms",
-            "watched_ms",
-            "startup_wait_ms",
-            "paused_ms",
-            "seek_wait_ms",
-            "background_ms",
-            "waiting_ms",
-            "ad_ms",
-            "gap_ms",
-        ],
-    ),
-    (
-        "stalls",
-        &[
-            "stall_count",
-            "stall_ms",
-            "stall_max_ms",
-            "stall_conn_count",
-            "stall_conn_ms",
-            "stall_ad_ms",
-            "stall_decoder_ms",
-            "stall_switch_ms",
-            "stall_end_ms",
-            "stall_seek_ms",
-            "abandoned_in_stall",
-        ],
-    ),
-    (
-        "picture",
-        &[
-            "shown_bits",
-            "bitrate_known_ms",
-            "bitrate_basis",
-            "top_bitrate_bps",
-            "switches_up",
-            "switches_down",
-            "audio_switches",
-            "dropped_frames",
-            "expected_frames",
-            "picture_quality",
-        ],
-    ),
-    (
-        "end",
-        &[
-            "end_reason",
-            "error_code",
-            "error_class",
-            "errors",
-            "warnings",
-            "recovered_errors",
-            "duration_ms",
-            "covered_ms",
-            "quartile",
-            "finished",
-            "deliberate_pauses",
-            "events",
-            "lost_reports",
-            "order_conflicts",
-            "anomalies",
-        ],
-    ),
-];
-/// Losses of the score, with the columns that say why.
-const LOSSES: [(&str, &str, &[&str]); 5] = [
-    ("loss_availability", "availability", &["outcome", "end_reason", "error_code"]),
-    ("loss_startup", "startup", &["startup_ms", "exit_wait_ms"]),
-    ("loss_stall_time", "stall time", &["stall_conn_ms", "playing_ms"]),
-    ("loss_interruptions", "interruptions", &["stall_conn_count"]),
-    ("loss_picture", "picture", &["picture_quality", "switches_down"]),
-];
-
 /// What the lake knows of one session id: usually one session, more if the sender used the id again.
 pub struct Dossier {
     sessions: Vec<Row>,
@@ -141,34 +26,15 @@ impl Dossier {
     /// A lake that cannot be read. An id that nobody has is no error: `is_empty`.
     pub async fn read(lake: &Lake, session_id: &str, limits: QueryLimits) -> anyhow::Result<Dossier> {
         let context = sql::open(lake, &[], limits).await?;
-        let id = session_id.replace('\'', "''");
-        let rows = async |text: String| -> anyhow::Result<Vec<Row>> {
-            let (_, batches) = sql::query(&context, &text, limits).await?;
-            let mut json = Vec::new();
-            let mut writer = arrow::json::ArrayWriter::new(&mut json);
-            writer.write_batches(&batches.iter().collect::<Vec<_>>())?;
-            writer.finish()?;
-            drop(writer);
-            Ok(if json.is_empty() {
-                Vec::new()
-            } else {
-                serde_json::from_slice(&json)?
-            })
-        };
-        let of_session = format!("WHERE session_id = '{id}'");
+        let mut parts = Vec::new();
+        for text in dossier::questions(session_id) {
+            parts.push(dossier::rows(&sql::query(&context, &text, limits).await?.1)?);
+        }
+        let [sessions, intervals, events] = parts.try_into().expect("there are three questions");
         Ok(Dossier {
-            sessions: rows(format!("SELECT * FROM silver.playback_sessions {of_session} ORDER BY started_at")).await?,
-            intervals: rows(format!(
-                "SELECT interval_start, interval_end, state, stall_cause, starts, duration_ms, shown_bits, bitrate_known_ms, is_provisional \
-                 FROM silver.playback_intervals {of_session} ORDER BY interval_start, interval_end"
-            ))
-            .await?,
-            events: rows(format!(
-                "SELECT e.* FROM silver.player_events AS e JOIN silver.playback_sessions AS s \
-                 ON e.session_key = s.session_key AND e.event_ts >= s.started_at - {SPAN} AND e.event_ts <= s.ended_at + {SPAN} \
-                 WHERE s.session_id = '{id}' ORDER BY e.event_ts, e.seq, e.event_id"
-            ))
-            .await?,
+            sessions,
+            intervals,
+            events,
         })
     }
 

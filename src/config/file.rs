@@ -41,6 +41,7 @@ pub struct ConfigFile {
     pub sources: Option<Vec<SourceFile>>,
     pub http: HttpFile,
     pub postgres: PostgresFile,
+    pub page: PageFile,
     pub ingest: IngestFile,
     pub privacy: PrivacyFile,
     pub network: NetworkFile,
@@ -165,6 +166,40 @@ impl fmt::Debug for PostgresFile {
             .field("password", &self.password.as_ref().map(|_| "..."))
             .finish_non_exhaustive()
     }
+}
+
+#[derive(Default, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(default, deny_unknown_fields)]
+pub struct PageFile {
+    pub enabled: Option<bool>,
+    pub password: Option<String>,
+    pub token: Option<String>,
+    pub connections: Option<u64>,
+    pub live: LiveFile,
+}
+
+impl fmt::Debug for PageFile {
+    /// Secrets: only whether there are any may be shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PageFile")
+            .field("enabled", &self.enabled)
+            .field("password", &self.password.as_ref().map(|_| "..."))
+            .field("token", &self.token.as_ref().map(|_| "..."))
+            .field("live", &self.live)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(default, deny_unknown_fields)]
+pub struct LiveFile {
+    pub public: Option<bool>,
+    pub origins: Option<Vec<String>>,
+    pub min_viewers: Option<u64>,
+    pub top: Option<u64>,
+    pub every: Option<Span>,
 }
 
 #[derive(Debug, Default, PartialEq, Deserialize)]

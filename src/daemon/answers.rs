@@ -10,12 +10,15 @@ use tokio::sync::watch as signal;
 
 use super::check::{pipelines, query_limits};
 use super::lake_place;
+use super::status::StatusServer;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::lake::Lake;
 use crate::serve::desk::{Desk, SharedDesk};
 use crate::serve::postgres::Endpoint;
 use crate::sql::pipeline::Pipeline;
+use crate::telemetry::health::HealthPart;
+use crate::telemetry::metrics::Meters;
 
 /// The desk and who asks it.
 pub struct Answers {
@@ -49,6 +52,11 @@ impl Answers {
         Ok(())
     }
 
+    /// The desk in use.
+    pub fn desk(&self) -> Arc<Desk> {
+        self.desk.get()
+    }
+
     /// Waits until nobody is let in any more; the stop signal has been given.
     pub async fn finish(self) {
         if let Some(postgres) = self.postgres {
@@ -67,12 +75,17 @@ fn desk(config: &Config, lake: Arc<Lake>, pipelines: Vec<Pipeline>, clock: Arc<d
 /// There is no lake, an address is taken, or the settings are wrong.
 pub async fn serve(config: &Config, clock: Arc<dyn Clock>, mut stop: signal::Receiver<bool>) -> anyhow::Result<()> {
     let pipelines = pipelines(config)?;
-    if config.postgres.listen.is_none() {
-        let nowhere = "postgres.listen is off: there is nothing to serve; set it to an address such as 127.0.0.1:8432";
+    let has_page = config.page.enabled && config.http.status.is_some();
+    if config.postgres.listen.is_none() && !has_page {
+        let nowhere = "postgres.listen is off and http.status is not set: there is nothing to serve; set one of them to an address \
+                       such as 127.0.0.1:8432";
         return Err(super::Complaints(vec![nowhere.to_owned()]).into());
     }
     let lake = Arc::new(Lake::open_read_only(lake_place(config)?).await?);
+    let status = StatusServer::start(config, Meters::new([], []), Arc::clone(&clock), stop.clone()).await?;
     let answers = Answers::start(config, lake, pipelines, clock, stop.clone()).await?;
+    status.open_desk(answers.desk());
+    status.health().lock().well(&HealthPart::Start);
     tracing::info!("playhead serves and writes nothing; stop it with Ctrl-C");
     // An error means that nobody can give the signal any more.
     let _ = stop.wait_for(|is_stopping| *is_stopping).await;

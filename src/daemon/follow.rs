@@ -167,6 +167,9 @@ impl House {
             Some(answers) => answers.take_up(config, lake, pipelines, clock)?,
             None => self.answers = Some(Answers::start(config, lake, pipelines, clock, stop.clone()).await?),
         }
+        if let Some(answers) = &self.answers {
+            self.status.open_desk(answers.desk());
+        }
         Ok(())
     }
 

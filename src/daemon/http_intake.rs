@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Http};
 use crate::enrich::Enricher;
 use crate::privacy::Privacy;
-use crate::source::http::{Receiver, ReceiverSettings, held, router, serve};
+use crate::source::http::{Receiver, ReceiverSettings, router, serve};
 use crate::source::spool::{Spool, SpoolLimits};
 use crate::telemetry::metrics::{Meters, Queue};
 use crate::telemetry::status;
@@ -65,15 +65,15 @@ impl HttpIntake {
             Arc::clone(&spool),
         )?;
         let receiver = Arc::new(receiver);
-        let mut routes = router(Arc::clone(&receiver));
-        if let Some(page) = status_server.page_beside_events() {
-            routes = routes.merge(held(status::router(page)));
-        }
-        let routes = status::counted(routes, status_server.meters().clone());
         let listener = TcpListener::bind(address).await.with_context(|| {
             format!("cannot listen on {address}; stop what listens there, or set http.listen to another address or to off")
         })?;
         let bound = listener.local_addr().unwrap_or(address);
+        let mut routes = router(Arc::clone(&receiver));
+        if let Some(beside) = status_server.beside_events(bound) {
+            routes = routes.merge(beside);
+        }
+        let routes = status::counted(routes, status_server.meters().clone());
         tracing::info!("taking player events on http://{bound}/cmcd and http://{bound}/v1/events");
         let serving = tokio::spawn(async move {
             if let Err(error) = serve(listener, routes, &settings, stop).await {

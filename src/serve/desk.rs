@@ -12,6 +12,7 @@ mod memory;
 mod names;
 mod parse;
 mod range;
+mod readers;
 mod running;
 mod snapshot;
 
@@ -37,6 +38,7 @@ pub use functions::{SERVER_VERSION, SETTINGS};
 use memory::Whole;
 use names::Names;
 pub use parse::{Question, parse};
+use readers::Readers;
 use running::Means;
 pub use running::Running;
 use snapshot::Snapshot;
@@ -53,6 +55,8 @@ const SESSION_AGE_MAX: Duration = Duration::from_secs(30);
 /// Queries at work at a time; the others wait in line. Two keep two cores busy, two more fill their pauses
 /// for the disk, and each may use a share of the memory.
 const QUERIES_AT_ONCE_MIN: usize = 4;
+/// What all queries together may put on the disk where memory does not suffice: enough to sort a day of events.
+const SPILL_BYTES_MAX: u64 = 4 << 30;
 /// Rows of an answer that is held in memory; no page shows more.
 const ANSWER_ROWS_MAX: usize = 100_000;
 
@@ -89,6 +93,7 @@ pub struct Desk {
     limits: QueryLimits,
     clock: Arc<dyn Clock>,
     runtime: Arc<RuntimeEnv>,
+    readers: Readers,
     names: Names,
     /// The shapes of all tables that there may be.
     specs: OnceCell<Vec<TableSpec>>,
@@ -129,7 +134,7 @@ impl Desk {
     /// # Errors
     /// The engine cannot be set up.
     pub fn new(lake: Arc<Lake>, pipelines: Vec<Pipeline>, limits: QueryLimits, clock: Arc<dyn Clock>) -> Result<Desk, SqlError> {
-        let runtime = RuntimeEnvBuilder::new().build_arc()?;
+        let runtime = RuntimeEnvBuilder::new().with_max_temp_directory_size(SPILL_BYTES_MAX).build_arc()?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Desk {
             lake: match lake.is_ours() {
@@ -141,6 +146,7 @@ impl Desk {
             clock,
             names: Names::new(&runtime)?,
             runtime,
+            readers: Readers::start()?,
             specs: OnceCell::new(),
             current: Mutex::new(None),
             at_work: Arc::new(Semaphore::new(QUERIES_AT_ONCE_MIN.max(2 * cores))),
@@ -234,12 +240,14 @@ impl Desk {
     pub async fn start(&self, session: &Session, plan: LogicalPlan, timeout: Option<Duration>) -> Result<Running, SqlError> {
         let timeout = timeout.map_or(self.limits.timeout, |timeout| timeout.min(self.limits.timeout));
         let runtime = self.whole.runtime_for_one(&self.runtime);
+        let closed = || DataFusionError::Execution("the desk is closed".to_owned());
         Running::start(Means {
             state: session.state(),
             plan,
             timeout,
             runtime,
             at_work: Arc::clone(&self.at_work),
+            readers: self.readers.handle().ok_or_else(closed)?,
         })
         .await
     }

@@ -6,6 +6,7 @@
 //! time and memory at the desk; a client that is gone has its query stopped.
 
 mod cancel;
+mod column_names;
 mod connection;
 mod parameters;
 mod queries;

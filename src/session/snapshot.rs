@@ -26,7 +26,7 @@ use super::{KeyedEvent, SessionSettings, Sessions};
 /// How lines and blocks are laid out; another number is another layout.
 const FORMAT: u32 = 1;
 /// Raised whenever the same events give other rows, or a key other bytes: a test watches over both.
-const RULES: u32 = 1;
+const RULES: u32 = 2;
 /// What the first line begins with.
 const MAGIC: &[u8] = b"playhead-sessions ";
 /// Longer first lines are not ours.

@@ -47,6 +47,7 @@ use answer::Refusal;
 use body::{Encoding, Hold};
 use client_address::TrustedProxies;
 use clock_skew::ClockSkew;
+pub use connections::InHand;
 use connections::{BoundedListener, Caller, ConnectionLimits};
 use records::{BodyKind, RecordLimits, Sender, Taken, Treatment};
 
@@ -402,14 +403,18 @@ async fn preflight(State(receiver): State<Arc<Receiver>>, ConnectInfo(caller): C
     answer::allow_origin(answer::of_preflight(), &headers, &receiver.settings.allowed_origins)
 }
 
-/// Other routes that `serve` is to serve: their connections keep the receiver's deadlines.
+/// Other routes that `serve` is to serve: their connections keep the receiver's deadlines. An answer that goes on
+/// after its head, a stream, takes the `Arc<InHand>` of the request's extensions along.
 pub fn held(routes: Router) -> Router {
     routes.layer(middleware::from_fn(hold))
 }
 
-async fn hold(ConnectInfo(caller): ConnectInfo<Caller>, request: Request, next: Next) -> Response {
-    let _in_hand = caller.begin();
-    next.run(request).await
+async fn hold(ConnectInfo(caller): ConnectInfo<Caller>, mut request: Request, next: Next) -> Response {
+    let in_hand = Arc::new(caller.begin());
+    request.extensions_mut().insert(Arc::clone(&in_hand));
+    let response = next.run(request).await;
+    drop(in_hand);
+    response
 }
 
 /// Serves until `stop` says so (or its sender is gone): then no connection is accepted any more, and

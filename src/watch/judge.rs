@@ -245,3 +245,5 @@ fn of_rule<T>(rule: &Rule, answer: Result<T, SqlError>) -> Result<Result<T, Stri
 
 #[cfg(test)]
 mod incidents;
+#[cfg(test)]
+mod together;

@@ -76,7 +76,7 @@ fn broken() -> Vec<Broken> {
             at: "devise_type",
             says: [
                 "the template does not work: undefined value",
-                "the fields are device_type, app_name",
+                "did you mean `device_type`? the fields are device_type, app_name",
             ],
         },
     ]

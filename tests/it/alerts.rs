@@ -36,7 +36,7 @@ pub fn shipped(name: &str, replaced: &[(&str, &str)]) -> String {
     text
 }
 
-fn error_rule(replaced: &[(&str, &str)]) -> String {
+pub fn error_rule(replaced: &[(&str, &str)]) -> String {
     shipped(
         "playback_errors.yaml",
         &[&[("min_samples: 500", "min_samples: 100")], replaced].concat(),
@@ -55,17 +55,22 @@ fn error_rule_to_sns() -> String {
 /// Twenty minutes of attempts on a TV and on the web, forty viewers a minute each. From minute 8 to
 /// minute 12, three in ten of those on a TV end with a fatal error.
 pub fn outage() -> String {
-    outage_after(0)
+    outage_in(8..13, 0)
 }
 
 /// The same, so many minutes later.
 pub fn outage_after(minutes: i64) -> String {
+    outage_in(8..13, minutes)
+}
+
+/// The same with other minutes of failures, and all of it so many minutes later.
+pub fn outage_in(failing: std::ops::Range<i64>, later: i64) -> String {
     let mut text = String::new();
     for minute in 0..20 {
         for (app, device) in [("Example TV", "tv"), ("Example Web", "desktop")] {
             for viewer in 0..40 {
-                let fails = device == "tv" && (8..13).contains(&minute) && viewer % 10 < 3;
-                attempt(&mut text, app, device, minutes + minute, viewer, fails);
+                let fails = device == "tv" && failing.contains(&minute) && viewer % 10 < 3;
+                attempt(&mut text, app, device, later + minute, viewer, fails);
             }
         }
     }

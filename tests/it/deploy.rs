@@ -17,7 +17,7 @@ const SETTINGS_INSIDE: &str = "/etc/playhead/playhead.yaml";
 // ---- settings ----
 
 /// Settings of each way to deploy, and the command line that reads them there.
-fn ways() -> [(&'static str, PathBuf, Vec<String>); 4] {
+fn ways() -> [(&'static str, PathBuf, Vec<String>); 5] {
     let unit = Unit::read("playhead.service");
     let mut systemd: Vec<String> = unit.value("ExecStart").split_whitespace().map(str::to_owned).collect();
     assert_eq!(systemd.remove(0), "/usr/local/bin/playhead");
@@ -26,7 +26,8 @@ fn ways() -> [(&'static str, PathBuf, Vec<String>); 4] {
     [
         ("systemd", deploy("playhead.yaml"), systemd),
         ("Docker", deploy("container.yaml"), container.clone()),
-        ("compose with Kafka", deploy("container.kafka.yaml"), container),
+        ("compose with Kafka", deploy("container.kafka.yaml"), container.clone()),
+        ("compose with Kafka and Grafana", deploy("container.grafana.yaml"), container),
         ("Kubernetes", deploy("kubernetes/playhead.yaml"), pod),
     ]
 }
@@ -38,6 +39,7 @@ fn playhead_accepts_the_settings_of_every_way_to_deploy_it() {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let mut command = Command::new(PLAYHEAD);
         command.args(["check", "--settings"]).arg(&settings).current_dir(folder.path());
+        command.env("PLAYHEAD_PASSWORD", "of-this-test");
         let output = command.output().expect("the binary starts");
         assert!(output.status.success(), "{way}: {}", String::from_utf8_lossy(&output.stderr));
     }

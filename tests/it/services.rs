@@ -69,7 +69,18 @@ pub fn is_available(name: &str) -> bool {
     false
 }
 
-/// Where a tool that is available stands (`faketime`, `promtool`).
+/// Has Chromium look at a page by a script of `tests/browser`; gives what the script found, or `None`, with a line
+/// that says why, if there is no browser.
+#[track_caller]
+pub fn browse(name: &str, arguments: &[&str]) -> Option<Value> {
+    if !is_available("chromium") {
+        return None;
+    }
+    let printed = run_script(&[&["chromium", "run", name], arguments].concat());
+    Some(serde_json::from_str(&printed).expect("the script prints JSON"))
+}
+
+/// Where a tool that is available stands (`faketime`, `promtool`, `psql`, the Python of `sql-clients`).
 #[track_caller]
 pub fn path(name: &str) -> String {
     run_script(&[name, "path"]).trim().to_string()

@@ -86,7 +86,7 @@ impl Rule {
                     .find(|(name, _)| name == over)
                     .and_then(|(_, value)| value.as_deref());
                 format!(
-                    "{}{} AND {} IS DISTINCT FROM {}",
+                    "{}{} AND ({} IS DISTINCT FROM {})",
                     self.filter_sql(event.window_start_ms, event.window_end_ms),
                     self.group_sql(event, is_within),
                     as_text(over),
@@ -100,10 +100,11 @@ impl Rule {
         }
     }
 
-    /// ` AND ...` for each of these dimensions of the alert.
+    /// ` AND (...)` for each of these dimensions of the alert. In parentheses: the parser takes all that follows
+    /// DISTINCT FROM, further conditions too, for its right side.
     fn group_sql(&self, event: &Transition, is_meant: impl Fn(&str) -> bool) -> String {
         let dims = event.dims.iter().filter(|(name, _)| is_meant(name));
-        dims.map(|(name, value)| format!(" AND {} IS NOT DISTINCT FROM {}", as_text(name), literal(value.as_deref())))
+        dims.map(|(name, value)| format!(" AND ({} IS NOT DISTINCT FROM {})", as_text(name), literal(value.as_deref())))
             .collect()
     }
 }
@@ -133,7 +134,7 @@ mod tests {
         let why = why("t'v", &[("for: 2m", "explain: {dims: [device_type, app_name]}")]).unwrap();
         assert_eq!(why.dims, ["app_name"]);
         let head = "SELECT CAST(\"app_name\" AS VARCHAR) AS \"app_name\", ";
-        let group = " AND CAST(\"device_type\" AS VARCHAR) IS NOT DISTINCT FROM 't''v' GROUP BY 1";
+        let group = " AND (CAST(\"device_type\" AS VARCHAR) IS NOT DISTINCT FROM 't''v') GROUP BY 1";
         for text in [&why.now, &why.before] {
             assert!(text.starts_with(head) && text.ends_with(group), "{text}");
         }
@@ -150,6 +151,20 @@ mod tests {
             why.before
         );
         assert_eq!((why.search.kind, why.search.worse), (Kind::Share, Worse::Higher));
+    }
+
+    #[test]
+    fn two_dimensions_of_an_alert_are_two_conditions() {
+        let rule = plain_rule(&[
+            ("group_by: [device_type]", "group_by: [device_type, app_version]"),
+            ("for: 2m", "explain: {dims: [app_name]}"),
+        ]);
+        let (events, _) = step(&rule, T0, &[row(T0, &["tv", "5.3.0"], 60.0, 1_000.0)], &[], &States::default());
+        let now = rule.why(&events[0]).unwrap().now;
+        assert!(
+            now.contains("'tv') AND (CAST(\"app_version\" AS VARCHAR) IS NOT DISTINCT FROM '5.3.0')"),
+            "{now}"
+        );
     }
 
     #[test]

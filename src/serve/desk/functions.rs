@@ -45,6 +45,10 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ("statement_timeout", "0"),
 ];
 
+/// Functions that make a long value of a short one. No bound of memory sees a value before it is made, so these
+/// would be a way to take all of it; as a table `generate_series` stays.
+const WITHOUT_BOUND: &[&str] = &["repeat", "lpad", "rpad", "range", "generate_series", "array_repeat", "array_resize"];
+
 /// Registers them beside our own.
 pub fn register(context: &mut Session) {
     register_all(context);
@@ -82,6 +86,7 @@ pub fn register(context: &mut Session) {
         }),
     );
     context.register_udf(kept);
+    WITHOUT_BOUND.iter().for_each(|name| context.deregister_udf(name));
 }
 
 fn constant(context: &Session, name: &str, value: ScalarValue) {

@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, SchemaProvider, TableProvider,
 };
+use datafusion::datasource::ViewTable;
 use datafusion::error::DataFusionError;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
@@ -21,9 +22,13 @@ use datafusion_postgres::datafusion_pg_catalog::pg_catalog::setup_pg_catalog;
 use super::DATABASE;
 use super::functions;
 use super::snapshot::{GOLD, Tables};
-use crate::sql::{LAYERS, Session, SqlError, context_over};
+use crate::sql::{LAYERS, Session, SqlError, context_with, session_config};
 
 const PG_CATALOG: &str = "pg_catalog";
+/// Where the parser leads questions for `information_schema.columns`.
+pub const DESCRIBED: &str = "described";
+pub const COLUMNS: &str = "columns";
+const DESCRIBED_COLUMNS: &str = include_str!("columns.sql");
 
 /// What all sessions of a desk have in common.
 pub struct Names {
@@ -39,7 +44,12 @@ impl Names {
     /// # Errors
     /// The engine cannot be set up.
     pub fn new(runtime: &Arc<RuntimeEnv>) -> Result<Names, SqlError> {
-        let mut context = context_over(Arc::clone(runtime), DATABASE, GOLD);
+        let mut config = session_config(DATABASE, GOLD);
+        // `timestamptz`, now() and to_timestamp() then are times in UTC, as the tables' own.
+        config.options_mut().execution.time_zone = Some("UTC".to_owned());
+        // Without it a few letters make a question that never ends, of values that only grow.
+        config.options_mut().execution.enable_recursive_ctes = false;
+        let mut context = context_with(Arc::clone(runtime), config);
         let missing = |what: &str| DataFusionError::Internal(format!("the session has no {what}"));
         let newest = Arc::new(RwLock::new(None));
         let base = Base::default();
@@ -80,6 +90,8 @@ fn state_over(base: &Base, tables: &Arc<Tables>, pg_catalog: Option<&Arc<dyn Sch
     }
     if let Some(pg_catalog) = pg_catalog {
         catalog.register_schema(PG_CATALOG, Arc::clone(pg_catalog))?;
+        let (base, tables) = (Arc::clone(base), Arc::clone(tables));
+        catalog.register_schema(DESCRIBED, Arc::new(Described { base, tables }))?;
     }
     let catalogs = MemoryCatalogProviderList::new();
     catalogs.register_catalog(DATABASE.to_owned(), Arc::new(catalog));
@@ -91,6 +103,40 @@ fn state_over(base: &Base, tables: &Arc<Tables>, pg_catalog: Option<&Arc<dyn Sch
     Ok(SessionStateBuilder::new_from_existing(base.clone())
         .with_catalog_list(Arc::new(catalogs))
         .build())
+}
+
+/// `information_schema.columns` with PostgreSQL's names of types. Questions are led here by the parser; it is in no
+/// list of schemas or tables.
+struct Described {
+    base: Base,
+    tables: Arc<Tables>,
+}
+
+impl fmt::Debug for Described {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Described").finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl SchemaProvider for Described {
+    fn table_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        name == COLUMNS
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
+        if !self.table_exist(name) {
+            return Ok(None);
+        }
+        let plan = state_over(&self.base, &self.tables, None)?
+            .create_logical_plan(DESCRIBED_COLUMNS)
+            .await?;
+        Ok(Some(Arc::new(ViewTable::new(plan, None))))
+    }
 }
 
 enum Snapshots {

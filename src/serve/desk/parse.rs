@@ -3,14 +3,18 @@
 //! Invariant: what is handed on as a question only reads.
 
 use std::borrow::Cow;
+use std::ops::ControlFlow;
 use std::sync::LazyLock;
 
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
 use datafusion::sql::parser::Statement as PlannedStatement;
-use datafusion::sql::sqlparser::ast::Statement;
+use datafusion::sql::sqlparser::ast::{Ident, ObjectName, Statement, visit_relations_mut};
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion::sql::sqlparser::parser::Parser;
 use datafusion_postgres::datafusion_pg_catalog::sql::PostgresCompatibilityParser;
 
+use super::names::{COLUMNS, DESCRIBED};
 use crate::sql::SqlError;
 
 /// Refuses what a plan would change, should anything get past `Question`.
@@ -38,6 +42,10 @@ impl Question {
         reads.then(|| Question(Box::new(statement)))
     }
 
+    pub fn statement(&self) -> &Statement {
+        &self.0
+    }
+
     pub(super) fn into_statement(self) -> PlannedStatement {
         PlannedStatement::Statement(self.0)
     }
@@ -49,7 +57,35 @@ impl Question {
 /// The text is no SQL; the message says where.
 pub fn parse(text: &str) -> Result<Vec<Statement>, SqlError> {
     let no_sql = |error| DataFusionError::SQL(Box::new(error), None);
-    Ok(PARSER.parse(&without_search_path(text)).map_err(no_sql)?)
+    let text = without_search_path(text);
+    // Its stand-ins are for questions about the catalogue, and it forgets where in the text things stand.
+    let mut statements = match text.contains("pg_") {
+        true => PARSER.parse(&text).map_err(no_sql)?,
+        false => {
+            let statements = Parser::parse_sql(&PostgreSqlDialect {}, &text).map_err(no_sql)?;
+            statements.into_iter().map(|statement| PARSER.rewrite(statement)).collect()
+        }
+    };
+    statements.iter_mut().for_each(lead_to_described);
+    Ok(statements)
+}
+
+/// `information_schema.columns` is asked where its types have PostgreSQL's names.
+fn lead_to_described(statement: &mut Statement) {
+    let _ = visit_relations_mut(statement, |name| {
+        let parts: Vec<String> = name
+            .0
+            .iter()
+            .map(|part| part.to_string().trim_matches('"').to_lowercase())
+            .collect();
+        if let [.., schema, table] = parts.as_slice()
+            && schema == "information_schema"
+            && table == COLUMNS
+        {
+            *name = ObjectName::from(vec![Ident::new(DESCRIBED), Ident::new(COLUMNS)]);
+        }
+        ControlFlow::<()>::Continue(())
+    });
 }
 
 /// Grafana's query builder asks for the tables of the search path by taking a setting apart with constructs
@@ -101,6 +137,12 @@ mod tests {
         }
         assert!(single("SELECT 1; SELECT 2").is_err());
         assert!(single("").is_err());
+    }
+
+    #[test]
+    fn an_error_names_its_place() {
+        let error = parse("SELECT a,\n FROM WHERE").expect_err("it is no SQL").to_string();
+        assert!(error.contains("at Line: 2"), "{error}");
     }
 
     #[test]

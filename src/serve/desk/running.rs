@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use datafusion::common::runtime::SpawnedTask;
 use datafusion::error::DataFusionError;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionState;
@@ -18,9 +17,12 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::execute_stream;
 use futures_util::StreamExt;
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
+use super::readers::giving_way;
 use crate::sql::SqlError;
 
 /// Batches that wait for a reader who is slower than the query: one, so that the two overlap.
@@ -34,6 +36,17 @@ pub struct Means {
     /// Its memory.
     pub runtime: Arc<RuntimeEnv>,
     pub at_work: Arc<Semaphore>,
+    /// Where it works.
+    pub readers: Handle,
+}
+
+/// Its task, which ends with it.
+struct Task(JoinHandle<bool>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 pub struct Running {
@@ -41,7 +54,7 @@ pub struct Running {
     timeout: Duration,
     rows: mpsc::Receiver<Result<RecordBatch, SqlError>>,
     /// True at its end: every row was handed over.
-    task: Option<SpawnedTask<bool>>,
+    task: Option<Task>,
 }
 
 impl Running {
@@ -55,7 +68,8 @@ impl Running {
         let (timeout, deadline) = (means.timeout, Instant::now() + means.timeout);
         let (to_reader, rows) = mpsc::channel(BATCHES_AHEAD);
         let (started, has_started) = oneshot::channel();
-        let task = SpawnedTask::spawn(async move {
+        let readers = means.readers.clone();
+        let task = readers.spawn(async move {
             let done = timeout_at(deadline, work(means, started, to_reader)).await;
             done.is_ok()
         });
@@ -63,7 +77,7 @@ impl Running {
             schema,
             timeout,
             rows,
-            task: Some(task),
+            task: Some(Task(task)),
         };
         match has_started.await {
             Ok(started) => started.map(|()| running),
@@ -88,8 +102,8 @@ impl Running {
 
     /// What the end of the rows means.
     async fn end(&mut self) -> Result<(), SqlError> {
-        let Some(task) = self.task.take() else { return Ok(()) };
-        match task.join().await {
+        let Some(mut task) = self.task.take() else { return Ok(()) };
+        match (&mut task.0).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(SqlError::Timeout(self.timeout)),
             Err(_) => Err(DataFusionError::Internal("the query broke off inside the engine".to_owned()).into()),
@@ -122,7 +136,7 @@ async fn work(means: Means, started: oneshot::Sender<Result<(), SqlError>>, to_r
 }
 
 async fn rows(means: &Means) -> Result<SendableRecordBatchStream, DataFusionError> {
-    let physical = means.state.create_physical_plan(&means.plan).await?;
+    let physical = giving_way(means.state.create_physical_plan(&means.plan).await?)?;
     let task = TaskContext::from(&means.state).with_runtime(Arc::clone(&means.runtime));
     execute_stream(physical, Arc::new(task))
 }

@@ -2,19 +2,23 @@
 //!
 //! Invariant: a client that hangs up is noticed while its query is at work, and the query with it ends.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use datafusion_postgres::pgwire::api::PgWireServerHandlers;
-use datafusion_postgres::pgwire::api::auth::StartupHandler;
-use datafusion_postgres::pgwire::api::cancel::CancelHandler;
-use datafusion_postgres::pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler};
-use datafusion_postgres::pgwire::tokio::{TlsAcceptor, process_socket};
+use datafusion_postgres::pgwire::api::{ClientInfo, NoopHandler, PgWireConnectionState};
+use datafusion_postgres::pgwire::messages::PgWireFrontendMessage;
+use datafusion_postgres::pgwire::tokio::TlsAcceptor;
+use datafusion_postgres::pgwire::tokio::server::{negotiate_tls, process_error, process_message};
+use futures_util::StreamExt;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
 
 use super::cancel::{Cancels, Registered};
-use super::queries::Queries;
+use super::queries::{Prepared, Queries};
+use super::refusal::{FATAL, TOO_MUCH, refusal_of};
 use super::startup::{Scram, Startup};
 use super::tls;
 use crate::config::Postgres;
@@ -22,6 +26,11 @@ use crate::serve::desk::SharedDesk;
 
 /// How soon a client is missed that left something unread behind it.
 const HANGUP_LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// The longest message of a client: a question of this length is nobody's.
+const MESSAGE_BYTES_MAX: usize = 4 << 20;
+/// From the first byte to the right password.
+const GREETING_MAX: Duration = Duration::from_secs(30);
 
 /// What all connections have in common.
 pub struct House {
@@ -74,7 +83,7 @@ pub async fn serve(socket: TcpStream, house: &House) {
         cancels: Arc::clone(&house.cancels),
     };
     tokio::select! {
-        ended = process_socket(socket, house.tls.clone(), connection) => {
+        ended = connection.talk(socket, house.tls.clone()) => {
             if let Err(error) = ended {
                 tracing::debug!("a client of the Postgres endpoint left: {error}");
             }
@@ -106,20 +115,45 @@ struct Connection {
     cancels: Arc<Cancels>,
 }
 
-impl PgWireServerHandlers for Connection {
-    fn simple_query_handler(&self) -> Arc<impl SimpleQueryHandler> {
-        Arc::clone(&self.queries)
-    }
-
-    fn extended_query_handler(&self) -> Arc<impl ExtendedQueryHandler> {
-        Arc::clone(&self.queries)
-    }
-
-    fn startup_handler(&self) -> Arc<impl StartupHandler> {
-        Arc::clone(&self.startup)
-    }
-
-    fn cancel_handler(&self) -> Arc<impl CancelHandler> {
-        Arc::clone(&self.cancels)
+impl Connection {
+    async fn talk(&self, socket: TcpStream, tls: Option<TlsAcceptor>) -> std::io::Result<()> {
+        let greeting_ends = Instant::now() + GREETING_MAX;
+        let Ok(negotiated) = timeout_at(greeting_ends, negotiate_tls::<Arc<Prepared>>(socket, tls)).await else {
+            return Ok(());
+        };
+        let Some(mut socket) = negotiated? else { return Ok(()) };
+        loop {
+            let is_greeting = matches!(
+                socket.state(),
+                PgWireConnectionState::AwaitingStartup | PgWireConnectionState::AuthenticationInProgress
+            );
+            let mut is_too_long = false;
+            let next = poll_fn(|context| match socket.poll_next_unpin(context) {
+                Poll::Pending if socket.read_buffer().len() > MESSAGE_BYTES_MAX => {
+                    is_too_long = true;
+                    Poll::Ready(None)
+                }
+                next => next,
+            });
+            let next = match is_greeting {
+                true => timeout_at(greeting_ends, next).await.unwrap_or(None),
+                false => next.await,
+            };
+            if is_too_long {
+                let message = format!("a message of more than {} MiB", MESSAGE_BYTES_MAX >> 20);
+                return process_error(&mut socket, refusal_of(FATAL, TOO_MUCH, message), false).await;
+            }
+            let Some(Ok(message)) = next else { return Ok(()) };
+            if matches!(message, PgWireFrontendMessage::Terminate(_)) {
+                return Ok(());
+            }
+            let is_extended = message.is_extended_query();
+            let (startup, queries) = (Arc::clone(&self.startup), Arc::clone(&self.queries));
+            let (copy, cancels) = (Arc::new(NoopHandler), Arc::clone(&self.cancels));
+            let answered = process_message(message, &mut socket, startup, Arc::clone(&queries), queries, copy, cancels).await;
+            if let Err(error) = answered {
+                process_error(&mut socket, error, is_extended).await?;
+            }
+        }
     }
 }

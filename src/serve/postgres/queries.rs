@@ -6,6 +6,7 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
@@ -15,15 +16,17 @@ use datafusion_postgres::arrow_pg::datatypes::arrow_schema_to_pg_fields;
 use datafusion_postgres::pgwire::api::portal::{Format, Portal};
 use datafusion_postgres::pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler};
 use datafusion_postgres::pgwire::api::results::{FieldInfo, Response};
-use datafusion_postgres::pgwire::api::stmt::QueryParser;
+use datafusion_postgres::pgwire::api::stmt::{QueryParser, StoredStatement};
 use datafusion_postgres::pgwire::api::store::PortalStore;
-use datafusion_postgres::pgwire::api::{ClientInfo, ClientPortalStore, Type};
+use datafusion_postgres::pgwire::api::{ClientInfo, ClientPortalStore, DEFAULT_NAME, Type};
 use datafusion_postgres::pgwire::error::{PgWireError, PgWireResult};
 use datafusion_postgres::pgwire::messages::PgWireBackendMessage;
+use datafusion_postgres::pgwire::messages::extendedquery::{Close, CloseComplete, Parse, ParseComplete, TARGET_TYPE_BYTE_STATEMENT};
 use datafusion_postgres::pgwire::messages::response::TransactionStatus;
-use futures_util::Sink;
+use futures_util::{Sink, SinkExt};
 
 use super::cancel::Registered;
+use super::column_names::named;
 use super::parameters::Parameters;
 use super::refusal::{self, NOT_SUPPORTED, READ_ONLY, SYNTAX, TOO_MUCH, refusal};
 use super::rows::{self, Asked};
@@ -34,16 +37,23 @@ use crate::sql::{Session, SqlError};
 /// Statements of one text: what a client sends at once by itself are a handful.
 const STATEMENTS_MAX: usize = 100;
 
+/// Prepared statements that a client keeps by name: drivers keep one to three hundred.
+const PREPARED_MAX: usize = 1_000;
+
 /// Answers one client.
 #[derive(Clone)]
 pub struct Queries {
     desk: Arc<SharedDesk>,
     rows_max: u64,
     registered: Arc<Registered>,
+    /// Named statements that were prepared and not closed.
+    prepared: Arc<AtomicUsize>,
 }
 
 /// A question with the session that it was planned over.
 struct Planned {
+    /// The columns as clients are told of them.
+    schema: SchemaRef,
     desk: Arc<Desk>,
     session: Arc<Session>,
     plan: LogicalPlan,
@@ -55,18 +65,25 @@ impl Queries {
             desk,
             rows_max,
             registered,
+            prepared: Arc::default(),
         }
     }
 
     async fn plan(&self, question: Question) -> Result<Planned, SqlError> {
         let desk = self.desk.get();
         let session = desk.session().await?;
-        let plan = desk.plan(&session, question).await?;
-        Ok(Planned { desk, session, plan })
+        let plan = desk.plan(&session, question.clone()).await?;
+        let schema = Arc::new(named(plan.schema().as_arrow(), question.statement()));
+        Ok(Planned {
+            schema,
+            desk,
+            session,
+            plan,
+        })
     }
 
     fn response<C: ClientInfo>(&self, client: &C, text: &Arc<str>, planned: Planned, format: &Format) -> PgWireResult<Response> {
-        let schema = planned.plan.schema().as_arrow();
+        let schema = &planned.schema;
         if let Format::Individual(formats) = format
             && formats.len() != schema.fields().len()
         {
@@ -199,7 +216,7 @@ impl QueryParser for Queries {
                 Kind::Question {
                     question,
                     parameters: Parameters::of(&planned.plan).map_err(|error| failed(error.into()))?,
-                    schema: Arc::new(planned.plan.schema().as_arrow().clone()),
+                    schema: planned.schema,
                 }
             }
         };
@@ -237,6 +254,50 @@ impl ExtendedQueryHandler for Queries {
 
     fn query_parser(&self) -> Arc<Queries> {
         Arc::new(self.clone())
+    }
+
+    async fn on_parse<C>(&self, client: &mut C, message: Parse) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Arc<Prepared>>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let name = message.name.clone().unwrap_or_else(|| DEFAULT_NAME.to_owned());
+        let is_new = name != DEFAULT_NAME && client.portal_store().get_statement(&name).is_none();
+        if is_new && self.prepared.load(Ordering::Relaxed) >= PREPARED_MAX {
+            return Err(refusal(
+                TOO_MUCH,
+                format!("more than {PREPARED_MAX} prepared statements; close some"),
+            ));
+        }
+        match StoredStatement::parse(client, &message, self.query_parser()).await? {
+            Some(statement) => client.portal_store().put_statement(Arc::new(statement)),
+            None => client.portal_store().put_empty_statement(&name),
+        }
+        self.prepared.fetch_add(usize::from(is_new), Ordering::Relaxed);
+        client.send(PgWireBackendMessage::ParseComplete(ParseComplete::new())).await?;
+        Ok(())
+    }
+
+    async fn on_close<C>(&self, client: &mut C, message: Close) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Arc<Prepared>>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let name = message.name.as_deref().unwrap_or(DEFAULT_NAME);
+        match message.target_type {
+            TARGET_TYPE_BYTE_STATEMENT => {
+                let was_kept = name != DEFAULT_NAME && client.portal_store().get_statement(name).is_some();
+                self.prepared.fetch_sub(usize::from(was_kept), Ordering::Relaxed);
+                client.portal_store().rm_statement(name);
+            }
+            _ => client.portal_store().rm_portal(name),
+        }
+        client.send(PgWireBackendMessage::CloseComplete(CloseComplete::new())).await?;
+        Ok(())
     }
 
     async fn do_query<C>(&self, client: &mut C, portal: &Portal<Arc<Prepared>>, _max_rows: usize) -> PgWireResult<Response>

@@ -20,7 +20,11 @@ pub const NOT_SUPPORTED: &str = "0A000";
 pub const TOO_MUCH: &str = "54000";
 
 pub fn refusal(code: &str, message: impl Into<String>) -> PgWireError {
-    PgWireError::UserError(Box::new(ErrorInfo::new(ERROR.to_owned(), code.to_owned(), message.into())))
+    refusal_of(ERROR, code, message)
+}
+
+pub fn refusal_of(severity: &str, code: &str, message: impl Into<String>) -> PgWireError {
+    PgWireError::UserError(Box::new(ErrorInfo::new(severity.to_owned(), code.to_owned(), message.into())))
 }
 
 /// What went wrong with a text.

@@ -22,9 +22,9 @@ use crate::alert::rule::{Catalogue, parse_rules};
 use crate::alert::{MINUTE_MS, Status};
 use crate::lake::tables::TableSpec;
 
-const TABLE: &str = "gold.starts_1m";
+pub(super) const TABLE: &str = "gold.starts_1m";
 /// 2026-11-01T20:00:00Z.
-const T0: i64 = 1_793_563_200_000;
+pub(super) const T0: i64 = 1_793_563_200_000;
 const WINDOW_MINUTES: i64 = 5;
 /// The hour that is usual, then the minutes that are judged.
 const USUAL_MINUTES: i64 = 60;
@@ -33,12 +33,12 @@ const MINUTES: i64 = USUAL_MINUTES + 40;
 const FAULT: std::ops::Range<i64> = USUAL_MINUTES + 8..USUAL_MINUTES + 20;
 /// A window, the two minutes of `for`, and the minute that has to close.
 const DELAY_MAX_MINUTES: i64 = WINDOW_MINUTES + 2 + 1;
-const LIMITS: QueryLimits = QueryLimits {
+pub(super) const LIMITS: QueryLimits = QueryLimits {
     memory_bytes: 512 << 20,
     timeout: std::time::Duration::from_secs(60),
 };
 
-fn spec() -> TableSpec {
+pub(super) fn spec() -> TableSpec {
     let time = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
     let mut fields = vec![
         Field::new("window_start", time.clone(), false),
@@ -60,7 +60,7 @@ fn spec() -> TableSpec {
     }
 }
 
-struct OneTable;
+pub(super) struct OneTable;
 
 impl Catalogue for OneTable {
     fn columns(&self, table: &str) -> Option<Vec<String>> {

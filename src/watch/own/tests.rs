@@ -110,9 +110,12 @@ impl Beating {
     /// Killed, and started again so many minutes later.
     async fn again(self, minutes: i64) -> Beating {
         let now_ms = self.clock.advance(minutes * MINUTE_MS);
-        let Beating { folder, lake, .. } = self;
+        let Beating {
+            folder, lake, own, watch, ..
+        } = self;
         lake.give_back().await;
-        drop(lake);
+        // The lock goes with the last of those that know the lake.
+        drop((own, watch, lake));
         Beating::start(folder, now_ms).await
     }
 }

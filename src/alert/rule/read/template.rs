@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::super::complaint::listed;
+use super::super::complaint::{did_you_mean, listed};
 use super::super::schema::REMEDIATION;
 use super::super::yaml::Node;
 use super::super::{Playbook, Rule};
@@ -104,7 +104,8 @@ impl FileReader<'_, '_> {
             return;
         };
         for (name, node) in entries {
-            let Some(Err(reason)) = templates.get(&name.value).map(|text| template::try_template(text, rule)) else {
+            let Some(text) = templates.get(&name.value) else { continue };
+            let Err(reason) = template::try_template(text, rule) else {
                 continue;
             };
             let place = Place {
@@ -112,13 +113,24 @@ impl FileReader<'_, '_> {
                 path: format!("{}.{}", place.path, name.value),
             };
             let fix = format!(
-                "the fields are {}; the filters are {}",
+                "{}the fields are {}; the filters are {}",
+                slip(text, rule),
                 listed(&template::field_names(rule)),
                 listed(&template::FILTERS)
             );
             self.complain(&place, format!("the template does not work: {reason}"), fix);
         }
     }
+}
+
+/// The name nearest to the first that a template uses and its rule has not, if that is a slip.
+fn slip(text: &str, rule: &Rule) -> String {
+    let known = [&template::field_names(rule)[..], &template::FILTERS, &["dims"]].concat();
+    let expressions = text.split("{{").skip(1).map(|rest| rest.split("}}").next().unwrap_or(rest));
+    let words = expressions.flat_map(|expression| expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'));
+    let mut unknown = words.filter(|word| !word.is_empty() && !known.contains(word));
+    let hint = unknown.find_map(|word| did_you_mean(word, known.iter().copied()));
+    hint.map_or(String::new(), |hint| format!("{hint} "))
 }
 
 #[cfg(test)]
@@ -175,7 +187,7 @@ alerts/a.yaml:13:24: the template does not work: syntax error: unexpected end of
             r#"
 alerts/a.yaml:13:24: the template does not work: unknown filter: filter urn is unknown, at groups[0].rules[0].labels.kind
    13 |         labels: {kind: "{{ value | urn }}"}
-      |                        ^^^^^^^^^^^^^^^^^^^ the fields are device_type, app_name, alert, uid, severity, status, value, samples, threshold, window_start, window_end, starts_at, impacted; the filters are pct, ms, url, ms_epoch
+      |                        ^^^^^^^^^^^^^^^^^^^ did you mean `url`? the fields are device_type, app_name, alert, uid, severity, status, value, samples, threshold, window_start, window_end, starts_at, impacted; the filters are pct, ms, url, ms_epoch
 "#,
         );
         check(
