@@ -20,7 +20,7 @@ rules:
     from: gold.errors_1m
     value:
       ratio: {num: clients_with_errors, den: clients}
-    group_by: [device_type]
+    group_by: [device_type, app_name]
     min_samples: 20
     confidence: {method: wilson, z: 1}
     condition: {test: value, op: \">\", threshold: 5%}
@@ -50,7 +50,7 @@ impl Demo {
         std::fs::write(path("demo.yaml"), settings).expect("a file can be written");
         let output = |name: &str| Stdio::from(std::fs::File::create(path(name)).expect("a file can be made"));
         let child = Command::new(PLAYHEAD)
-            .args(["demo", "--attempts", "60", "--history", "6", "--speed", "20", "--settings"])
+            .args(["demo", "--attempts", "60", "--history", "12", "--speed", "20", "--settings"])
             .arg(path("demo.yaml"))
             .args(options)
             .env("TMPDIR", path("tmp"))

@@ -25,7 +25,7 @@ const LIVE_HOURS: i64 = 3;
 /// What has happened is written this often.
 const WRITE_EVERY: Duration = Duration::from_millis(200);
 /// The evening's peak lies this much after the start.
-const PEAK_AFTER_MS: i64 = HOUR_MS;
+const PEAK_AFTER_MS: i64 = 2 * HOUR_MS;
 /// After those of the beginning, this is how often something goes wrong, and for how long.
 const TROUBLE_EVERY_MINUTES: i64 = 15;
 const TROUBLE_MINUTES: i64 = 10;
@@ -151,7 +151,8 @@ fn planted(now_minute_ms: i64) -> Vec<Planted> {
     let mut planted = vec![
         // Its alert looks at a quarter of an hour and waits for another.
         from(Fault::IspStalls, -22, 30),
-        from(Fault::AppStartFailures, -3, 13),
+        // Its alert wants to be sure, then waits for two minutes.
+        from(Fault::AppStartFailures, -5, 15),
         from(Fault::CdnSlowFirstByte, 1, 14),
     ];
     let later = [
