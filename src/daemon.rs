@@ -15,6 +15,7 @@ mod http_intake;
 mod identity;
 mod once;
 mod reader;
+mod relay;
 mod sending;
 mod sources;
 mod status;
@@ -48,6 +49,7 @@ pub use cluster::{Portable, portable};
 pub use follow::follow;
 pub use identity::database_complaints;
 pub use once::{Progress, Summary, ingest_once};
+pub use relay::relay;
 
 /// Where the tables lie by the settings.
 ///
