@@ -132,7 +132,17 @@ enum Command {
         #[command(flatten)]
         settings: SettingsArgs,
     },
+    /// Publish closed minutes of silver to Kafka, each row once, for an Arroyo cluster.
+    #[command(after_help = "Example:\n  playhead relay --settings cluster.yaml")]
+    Relay {
+        /// Publish what has closed, then end.
+        #[arg(long)]
+        once: bool,
+        #[command(flatten)]
+        settings: SettingsArgs,
+    },
     /// Bring the pipelines to an Arroyo cluster.
+    #[command(after_help = "Example:\n  playhead arroyo plan --settings cluster.yaml")]
     Arroyo {
         #[command(subcommand)]
         command: arroyo::ArroyoCommand,
@@ -235,6 +245,7 @@ async fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Session { id, json, settings } => show_session(&settings, &id, json).await,
         Command::Metrics { name, markdown, json } => show_metrics(name.as_deref(), markdown, json),
         Command::Check { json, settings } => check(&settings, json).await,
+        Command::Relay { once, settings } => until_stopped(&settings, Work::Relay { once }).await,
         Command::Arroyo { command } => arroyo::run(command).await,
         Command::Alerts(arguments) => alerts::run(arguments).await,
         Command::Upkeep { dry_run, json, settings } => {
@@ -376,21 +387,29 @@ impl Progress for Bar {
 enum Work {
     Follow,
     Serve,
+    Relay { once: bool },
 }
 
-async fn until_stopped(settings: &SettingsArgs, work: Work) -> anyhow::Result<u8> {
-    let config = load(settings, "")?;
-    telemetry::start(&config.log);
+/// Becomes true when somebody wants the process to end.
+fn stop_asked() -> tokio::sync::watch::Receiver<bool> {
     let (tell, stop) = tokio::sync::watch::channel(false);
     tokio::spawn(async move {
         stop_signal().await;
         // Nobody listens any more only when the daemon has ended by itself.
         let _ = tell.send(true);
     });
+    stop
+}
+
+async fn until_stopped(settings: &SettingsArgs, work: Work) -> anyhow::Result<u8> {
+    let config = load(settings, "")?;
+    telemetry::start(&config.log);
+    let stop = stop_asked();
     let clock = Arc::new(SystemClock);
     let ended = match work {
         Work::Follow => daemon::follow(&config, clock, stop).await,
         Work::Serve => daemon::serve(&config, clock, stop).await,
+        Work::Relay { once } => daemon::relay(&config, once, stop).await,
     };
     match ended {
         // In the log and in its form: that is where the person who looks for it looks.

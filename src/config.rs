@@ -28,7 +28,7 @@ use url::Url;
 
 use crate::lake::upkeep::{Retention, UpkeepSettings};
 use crate::publish::PublishSettings;
-pub use arroyo::Arroyo;
+pub use arroyo::{Arroyo, Relay};
 pub use cdn::Cdn;
 use file::{ConfigFile, Places, Source};
 pub use page::{Live, Page};
@@ -98,6 +98,7 @@ pub struct Config {
     pub upkeep: Upkeep,
     pub sql: Sql,
     pub arroyo: Arroyo,
+    pub relay: Relay,
     pub log: Log,
 }
 
@@ -399,6 +400,10 @@ fn resolve(written: ConfigFile, checks: &mut Checks, is_folder: &dyn Fn(&Path) -
             timeout: checks.span("sql.timeout", written.sql.timeout, Duration::from_secs(30), SQL_TIMEOUT),
         },
         arroyo: arroyo::arroyo(written.arroyo, checks),
+        relay: Relay {
+            brokers: written.relay.brokers,
+            properties: written.relay.properties.unwrap_or_default(),
+        },
         log: Log {
             format: written.log.format.unwrap_or_default(),
             level: written.log.level.unwrap_or_default(),

@@ -18,6 +18,7 @@ mod identity;
 mod once;
 mod publishing;
 mod reader;
+mod relay;
 mod sending;
 mod sources;
 mod status;
@@ -53,6 +54,7 @@ pub use dashboards::{Dashboards, dashboard_complaints, dashboards};
 pub use follow::follow;
 pub use identity::database_complaints;
 pub use once::{Progress, Summary, ingest_once};
+pub use relay::relay;
 
 /// Where the tables lie by the settings.
 ///

@@ -470,6 +470,12 @@ impl Lake {
         self.newest_note_that(name, |note| !note[key].is_null()).await
     }
 
+    /// The newest note that has one of `keys`, searched as far.
+    pub async fn newest_note_with_any(&self, name: &str, keys: &[&str]) -> Result<Option<Value>, LakeError> {
+        self.newest_note_that(name, |note| keys.iter().any(|key| !note[key].is_null()))
+            .await
+    }
+
     /// The newest note that is as wanted, searched as far.
     async fn newest_note_that(&self, name: &str, is_wanted: impl Fn(&Value) -> bool) -> Result<Option<Value>, LakeError> {
         let open = self.get(name).await?;

@@ -19,7 +19,7 @@
 //! ```text
 //! shell        main  cli  daemon  serve  config  contract  telemetry  builtin
 //! conductors   ingest  rollup  watch
-//! edges        source  lake  sql  notify  arroyo
+//! edges        source  lake  sql  notify  arroyo  relay
 //! rules        event::decode  event::schema  enrich  privacy  session  watermark  alert  publish
 //! words        event  event::facts  metric  sketch  clock  simulate  udfs
 //! ```
@@ -42,6 +42,7 @@ pub mod metric;
 pub mod notify;
 pub mod privacy;
 pub mod publish;
+pub mod relay;
 pub mod rollup;
 pub mod serve;
 pub mod session;

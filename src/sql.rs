@@ -16,13 +16,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::TimestampMicrosecondType;
 use datafusion::catalog::{CatalogProvider, MemorySchemaProvider, SchemaProvider};
 use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::functions_aggregate::expr_fn::{max, min};
 use datafusion::logical_expr::{Expr, col, lit};
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use datafusion::scalar::ScalarValue;
@@ -163,6 +166,42 @@ async fn register_windowed_views(context: &SessionContext, lake: &Lake, pipeline
         silver.register_table(view.name.to_string(), frame.into_view())?;
     }
     Ok(())
+}
+
+/// The first and the last minute of a view's rows; `None`: it has none.
+pub async fn view_bounds(lake: &Lake, view: &WindowedView, memory_bytes: usize) -> Result<Option<(i64, i64)>, SqlError> {
+    let context = empty_context(memory_bytes)?;
+    let time = || col(view.time_column);
+    let frame = context.read_table(lake.provider(&context, view.table).await?)?;
+    let frame = frame.aggregate(vec![], vec![min(time()).alias("first"), max(time()).alias("last")])?;
+    let batches = frame.collect().await?;
+    let minute = |name: &str| {
+        let batch = batches.first().filter(|batch| batch.num_rows() > 0)?;
+        let times = batch.column_by_name(name)?.as_primitive_opt::<TimestampMicrosecondType>()?;
+        (!times.is_null(0)).then(|| times.value(0).div_euclid(MINUTE_MS * 1000))
+    };
+    Ok(minute("first").zip(minute("last")))
+}
+
+/// The rows of one minute of a view, part by part.
+pub async fn view_rows(
+    lake: &Lake,
+    view: &WindowedView,
+    columns: &[String],
+    minute: i64,
+    memory_bytes: usize,
+) -> Result<SendableRecordBatchStream, SqlError> {
+    let context = empty_context(memory_bytes)?;
+    let range = TimeRange {
+        from_ms: minute * MINUTE_MS,
+        to_ms: (minute + 1) * MINUTE_MS - 1,
+    };
+    let columns: Vec<Expr> = columns.iter().map(col).collect();
+    let frame = context
+        .read_table(lake.provider(&context, view.table).await?)?
+        .filter(view_range(view.time_column, range))?
+        .select(columns)?;
+    Ok(frame.execute_stream().await?)
 }
 
 /// Registers what pipelines may read, without rows: to plan and to check.

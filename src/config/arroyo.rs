@@ -1,7 +1,8 @@
-//! The cluster that `playhead arroyo` speaks to.
+//! The cluster that `playhead arroyo` speaks to, and where `playhead relay` publishes silver.
 //!
 //! Invariant: the token comes from the environment and is never shown.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -34,6 +35,26 @@ impl fmt::Debug for Arroyo {
             .field("brokers", &self.brokers)
             .field("topics", &self.topics)
             .finish_non_exhaustive()
+    }
+}
+
+/// Where silver is published.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Relay {
+    /// `None`: nothing is published.
+    pub brokers: Option<String>,
+    /// For librdkafka, as they are.
+    pub properties: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for Relay {
+    /// Properties hold passwords: only their names may be shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&String> = self.properties.keys().collect();
+        f.debug_struct("Relay")
+            .field("brokers", &self.brokers)
+            .field("properties", &names)
+            .finish()
     }
 }
 

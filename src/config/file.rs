@@ -55,6 +55,7 @@ pub struct ConfigFile {
     pub upkeep: UpkeepFile,
     pub sql: SqlFile,
     pub arroyo: ArroyoFile,
+    pub relay: RelayFile,
     pub log: LogFile,
 }
 
@@ -366,6 +367,25 @@ impl fmt::Debug for ArroyoFile {
     /// The token is a secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ArroyoFile").field("api", &self.api).finish_non_exhaustive()
+    }
+}
+
+#[derive(Default, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(default, deny_unknown_fields)]
+pub struct RelayFile {
+    pub brokers: Option<String>,
+    pub properties: Option<BTreeMap<String, String>>,
+}
+
+impl fmt::Debug for RelayFile {
+    /// Properties hold passwords: only their names may be shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.properties.iter().flat_map(BTreeMap::keys).collect::<Vec<_>>();
+        f.debug_struct("RelayFile")
+            .field("brokers", &self.brokers)
+            .field("properties", &names)
+            .finish()
     }
 }
 

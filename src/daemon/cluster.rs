@@ -102,6 +102,18 @@ fn columns(schema: &SchemaRef, time_column: &str) -> Vec<Column> {
     schema.fields().iter().filter_map(column).collect()
 }
 
+/// What is relayed: each view, with the columns that Arroyo has a type for.
+pub(super) fn relayed_columns() -> Vec<(&'static WindowedView, Vec<String>)> {
+    let tables = fixed_tables();
+    let views = WINDOWED_VIEWS.iter().filter(|view| !["rejects", "duplicates"].contains(&view.name));
+    let with_columns = views.filter_map(|view| {
+        let table = tables.iter().find(|table| table.name == view.table)?;
+        let names = columns(&table.schema, view.time_column).into_iter().map(|column| column.name);
+        Some((view, names.collect()))
+    });
+    with_columns.collect()
+}
+
 fn sql_type(data_type: &DataType) -> Option<&'static str> {
     Some(match data_type {
         DataType::Utf8 => "TEXT",

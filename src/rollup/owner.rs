@@ -43,7 +43,8 @@ pub async fn owner(lake: &Lake, pipeline: &Pipeline) -> Result<Owner, LakeError>
     if !lake.table_names().await.contains(&table) {
         return Ok(Owner::Runner);
     }
-    let note = lake.newest_note(&table, OWNER).await?;
+    // A run of the runner is newer than what it was given back by, and says no owner.
+    let note = lake.newest_note_with_any(&table, &[OWNER, "pipeline"]).await?;
     let is_arroyos = note.is_some_and(|note| note[OWNER] == Owner::Arroyo.as_str());
     Ok(if is_arroyos { Owner::Arroyo } else { Owner::Runner })
 }

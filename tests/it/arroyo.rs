@@ -3,6 +3,9 @@
 
 mod contract;
 
+use datafusion::sql::sqlparser::ast::Statement;
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::parser::Parser;
 use serde_json::Value;
 
 use crate::support::{Bench, reference};
@@ -128,6 +131,25 @@ fn every_shipped_pipeline_is_planned_or_stays_with_its_reason() {
         "{}",
         plan["changes"]
     );
+}
+
+/// Arroyo's own grammar adds the watermark to what the parser below knows: all else must parse.
+#[test]
+fn every_shipped_text_is_sound_sql_but_for_the_watermark() {
+    let bench = Bench::new();
+    let settings = bench.write("cluster.yaml", "arroyo: {api: \"http://127.0.0.1:9\", brokers: \"broker:9092\"}\n");
+    let output = bench.run(&["arroyo", "plan", "--json", "--settings", settings.to_str().expect("a plain path")]);
+    let plan: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    for body in plan["bodies"].as_array().expect("a list") {
+        let text = body["query"].as_str().expect("a text");
+        let watermarks = text.matches(",\n  WATERMARK FOR ").count();
+        let known: Vec<&str> = text.lines().filter(|line| !line.starts_with("  WATERMARK FOR ")).collect();
+        let known = known.join("\n").replace(",\n) WITH (", "\n) WITH (");
+        let statements = Parser::parse_sql(&GenericDialect {}, &known).unwrap_or_else(|error| panic!("{error}\n{known}"));
+        // The sources, the sink, the INSERT.
+        assert_eq!(statements.len(), watermarks + 2, "{known}");
+        assert!(matches!(statements.last(), Some(Statement::Insert(_))));
+    }
 }
 
 #[test]

@@ -44,6 +44,7 @@ mod privacy;
 mod quality;
 mod receiver;
 mod reference;
+mod relay;
 mod restart;
 mod s3_lake;
 mod score_check;

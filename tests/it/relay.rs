@@ -1,0 +1,148 @@
+//! Silver in Kafka: every row of the closed minutes once, whatever was killed when.
+//!
+//! Skipped where no broker can be started (`tests/services/service kafka available` says how).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Headers, Message};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use serde_json::Value;
+
+use crate::services::{self, Service};
+use crate::support::{Bench, simulate};
+
+const PARTITIONS: u32 = 3;
+/// Views with the time that they are published by and what tells their rows apart.
+const VIEWS: [(&str, &str, &str, &str); 6] = [
+    ("player_events", "silver.player_events", "event_ts", "event_id"),
+    ("playback_intervals", "silver.playback_intervals", "interval_start", "session_id"),
+    ("playback_sessions", "silver.playback_sessions", "started_at", "session_id"),
+    ("ended_sessions", "silver.playback_sessions", "ended_at", "session_id"),
+    ("failed_sessions", "silver.playback_sessions", "fatal_error_at", "session_id"),
+    ("cdn_requests", "silver.cdn_requests", "event_ts", "event_id"),
+];
+/// The broker answers at once; nothing more is there after this.
+const QUIET: Duration = Duration::from_secs(3);
+const KILLS: u64 = 20;
+
+fn bench(broker: &Service) -> (Bench, String) {
+    let bench = Bench::new();
+    let day = simulate(&bench, &["--seed", "3", "--sessions", "400", "--minutes", "30", "--incident"]);
+    bench.ingest(&[&day.join("player.ndjson"), &day.join("cdn.tsv")]);
+    for (view, ..) in VIEWS {
+        broker.create_topic(&format!("playhead.silver.{view}"), PARTITIONS, &[]);
+    }
+    let settings = bench.write("relay.yaml", format!("relay: {{brokers: \"{}\"}}\n", broker.address()));
+    (bench, settings.display().to_string())
+}
+
+/// Records of a topic that were committed: partition, key, minute, content.
+fn published(broker: &Service, view: &str) -> Vec<(i32, String, i64, Value)> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", broker.address())
+        .set("group.id", "check")
+        .set("isolation.level", "read_committed")
+        .create()
+        .expect("a consumer needs no broker to be made");
+    let mut all = TopicPartitionList::new();
+    for partition in 0..i32::try_from(PARTITIONS).expect("a few") {
+        let added = all.add_partition_offset(&format!("playhead.silver.{view}"), partition, Offset::Beginning);
+        added.expect("the beginning is an offset");
+    }
+    consumer.assign(&all).expect("partitions that are there");
+    let mut records = Vec::new();
+    while let Some(record) = consumer.poll(QUIET) {
+        let record = record.expect("the broker answers");
+        let header = |name: &str| {
+            let found = record
+                .headers()
+                .and_then(|headers| headers.iter().find(|header| header.key == name));
+            String::from_utf8_lossy(found.and_then(|header| header.value).unwrap_or_default()).into_owned()
+        };
+        assert_eq!(header("schema"), "1");
+        let key = String::from_utf8_lossy(record.key().unwrap_or_default()).into_owned();
+        let content = serde_json::from_slice(record.payload().unwrap_or_default()).expect("JSON");
+        records.push((record.partition(), key, header("minute").parse().expect("a number"), content));
+    }
+    records
+}
+
+/// Every row of the minutes that were published is there once, and a session keeps to its partition.
+#[track_caller]
+fn check(bench: &Bench, broker: &Service) {
+    let mut partitions: BTreeMap<String, i32> = BTreeMap::new();
+    for (view, table, time, id) in VIEWS {
+        let records = published(broker, view);
+        let Some(last) = records.iter().map(|record| record.2).max() else {
+            assert_eq!(bench.int(&format!("SELECT count({time}) FROM {table}")), 0, "{view}");
+            continue;
+        };
+        let before = (last + 1) * 60;
+        let rows = bench.sql(&format!(
+            "SELECT {id} AS id FROM {table} WHERE {time} < to_timestamp({before}) ORDER BY 1"
+        ));
+        let mut expected: Vec<&str> = rows.iter().filter_map(|row| row["id"].as_str()).collect();
+        let mut found: Vec<&str> = records.iter().filter_map(|record| record.3[id].as_str()).collect();
+        expected.sort_unstable();
+        found.sort_unstable();
+        assert!(
+            !expected.is_empty() && expected == found,
+            "{view}: {} rows, {} published",
+            expected.len(),
+            found.len()
+        );
+        for (partition, key, minute, content) in &records {
+            assert!(!key.is_empty(), "{content}");
+            let at = chrono::DateTime::parse_from_rfc3339(content[time].as_str().expect("a time")).expect("a time");
+            assert_eq!(at.timestamp().div_euclid(60), *minute, "{content}");
+            let kept = *partitions.entry(format!("{view} {key}")).or_insert(*partition);
+            assert_eq!(kept, *partition, "{key} stays in one partition");
+        }
+    }
+}
+
+#[test]
+fn every_closed_row_is_published_once() {
+    let Some(broker) = services::start("kafka") else { return };
+    let (bench, settings) = bench(&broker);
+    for _ in 0..2 {
+        let output = bench.run(&["relay", "--once", "--settings", &settings]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        check(&bench, &broker);
+    }
+}
+
+#[test]
+fn killed_at_any_moment_no_row_is_lost_or_doubled() {
+    let Some(broker) = services::start("kafka") else { return };
+    let (bench, settings) = bench(&broker);
+    for kill in 0..KILLS {
+        let mut relay = bench
+            .command(&["relay", "--settings", &settings])
+            .spawn()
+            .expect("the binary starts");
+        // Not a wait for anything: where in its work the process is hit differs from kill to kill.
+        std::thread::sleep(Duration::from_millis(150 + 97 * kill));
+        relay.kill().expect("it runs");
+        relay.wait().expect("it has ended");
+    }
+    let output = bench.run(&["relay", "--once", "--settings", &settings]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    check(&bench, &broker);
+}
+
+#[test]
+fn without_brokers_nothing_is_published_and_the_setting_is_named() {
+    let bench = Bench::new();
+    bench.ingest(&[&crate::support::reference("")]);
+    let output = bench.run(&["relay", "--once"]);
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("relay.brokers is not set"));
+    let settings = bench.write("keep.yaml", "relay: {brokers: \"127.0.0.1:9\"}\nprivacy: {identity: keep}\n");
+    let output = bench.run(&["relay", "--once", "--settings", settings.to_str().expect("a plain path")]);
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no identity is published"));
+}
