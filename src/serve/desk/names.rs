@@ -132,7 +132,9 @@ impl SchemaProvider for Described {
         if !self.table_exist(name) {
             return Ok(None);
         }
-        let plan = state_over(&self.base, &self.tables, None)?.create_logical_plan(DESCRIBED_COLUMNS).await?;
+        let plan = state_over(&self.base, &self.tables, None)?
+            .create_logical_plan(DESCRIBED_COLUMNS)
+            .await?;
         Ok(Some(Arc::new(ViewTable::new(plan, None))))
     }
 }

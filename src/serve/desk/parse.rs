@@ -73,7 +73,11 @@ pub fn parse(text: &str) -> Result<Vec<Statement>, SqlError> {
 /// `information_schema.columns` is asked where its types have PostgreSQL's names.
 fn lead_to_described(statement: &mut Statement) {
     let _ = visit_relations_mut(statement, |name| {
-        let parts: Vec<String> = name.0.iter().map(|part| part.to_string().trim_matches('"').to_lowercase()).collect();
+        let parts: Vec<String> = name
+            .0
+            .iter()
+            .map(|part| part.to_string().trim_matches('"').to_lowercase())
+            .collect();
         if let [.., schema, table] = parts.as_slice()
             && schema == "information_schema"
             && table == COLUMNS

@@ -21,7 +21,11 @@ impl Readers {
     /// The machine gives no thread.
     pub fn start() -> Result<Readers, DataFusionError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let runtime = Builder::new_multi_thread().worker_threads(cores).thread_name("reader").enable_all().build();
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(cores)
+            .thread_name("reader")
+            .enable_all()
+            .build();
         Ok(Readers(Some(runtime?)))
     }
 

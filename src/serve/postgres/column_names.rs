@@ -85,8 +85,14 @@ mod tests {
 
     #[test]
     fn columns_are_named_as_postgresql_names_them() {
-        check("SELECT sum(a), count(*), 1, a + 1, b.c", &["sum", "count", "?column?", "?column?", "own"]);
-        check("SELECT a::float8, extract(epoch from t), (max(a)), sum(a)::bigint", &["a", "extract", "max", "sum"]);
+        check(
+            "SELECT sum(a), count(*), 1, a + 1, b.c",
+            &["sum", "count", "?column?", "?column?", "own"],
+        );
+        check(
+            "SELECT a::float8, extract(epoch from t), (max(a)), sum(a)::bigint",
+            &["a", "extract", "max", "sum"],
+        );
         check("SELECT 1 AS one, a", &["own", "own"]);
         check("SELECT max(a) FROM t UNION ALL SELECT 2", &["max"]);
         check("SELECT *, sum(a) OVER () FROM t", &["own", "own"]);

@@ -74,7 +74,11 @@ pub async fn serve(socket: TcpStream, house: &House) {
     };
     let registered = Arc::new(Registered::new(Arc::clone(&house.cancels)));
     let connection = Connection {
-        startup: Arc::new(Startup::new(house.scram.clone(), Arc::clone(&house.places), Arc::clone(&registered))),
+        startup: Arc::new(Startup::new(
+            house.scram.clone(),
+            Arc::clone(&house.places),
+            Arc::clone(&registered),
+        )),
         queries: Arc::new(Queries::new(Arc::clone(&house.desk), house.rows_max, registered)),
         cancels: Arc::clone(&house.cancels),
     };

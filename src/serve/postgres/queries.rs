@@ -266,7 +266,10 @@ impl ExtendedQueryHandler for Queries {
         let name = message.name.clone().unwrap_or_else(|| DEFAULT_NAME.to_owned());
         let is_new = name != DEFAULT_NAME && client.portal_store().get_statement(&name).is_none();
         if is_new && self.prepared.load(Ordering::Relaxed) >= PREPARED_MAX {
-            return Err(refusal(TOO_MUCH, format!("more than {PREPARED_MAX} prepared statements; close some")));
+            return Err(refusal(
+                TOO_MUCH,
+                format!("more than {PREPARED_MAX} prepared statements; close some"),
+            ));
         }
         match StoredStatement::parse(client, &message, self.query_parser()).await? {
             Some(statement) => client.portal_store().put_statement(Arc::new(statement)),
