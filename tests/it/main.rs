@@ -30,6 +30,7 @@ mod metrics;
 mod network;
 mod objects;
 mod pipelines;
+mod postgres;
 mod privacy;
 mod quality;
 mod receiver;
