@@ -27,7 +27,6 @@ use datafusion::prelude::SessionContext;
 use deltalake::kernel::StructType;
 use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
 use deltalake::{DeltaTable, DeltaTableBuilder, DeltaTableError};
-use futures_util::stream::{self, StreamExt};
 use serde_json::Value;
 use tokio::sync::RwLock;
 
@@ -46,8 +45,6 @@ pub const LAKE_FORMAT: u32 = 1;
 /// How far back the newest note is searched: every commit of ours leaves one, a few of delta-rs' own
 /// carry none.
 const NOTES_SEARCHED: i64 = 64;
-/// Logs that are looked at side by side: each costs an object store's answer time and next to nothing else.
-const LOGS_AT_ONCE: usize = 8;
 const FORMAT_PROPERTY: &str = "playhead.format";
 
 /// What can go wrong with the lake.
@@ -193,17 +190,13 @@ impl Lake {
     /// As `open_read_only`.
     pub async fn catch_up(&self, specs: &[TableSpec]) -> Result<(), LakeError> {
         let known = self.tables.read().await.clone();
-        let missing: Vec<&TableSpec> = specs.iter().filter(|spec| !known.contains_key(&spec.name)).collect();
-        let newer = known.into_iter().map(|(name, open)| async move {
-            let mut table = open.table;
-            table.update_state().await.map_err(table_error("read the log of", &name))?;
-            Ok::<_, LakeError>((name, table))
-        });
-        let mut newer = stream::iter(newer).buffer_unordered(LOGS_AT_ONCE);
-        while let Some((name, table)) = newer.next().await.transpose()? {
-            self.put(&name, table).await;
+        // One after the other: each look blocks a thread of the few for files, and waits for others of them.
+        for (name, open) in &known {
+            let mut table = open.table.clone();
+            table.update_state().await.map_err(table_error("read the log of", name))?;
+            self.put(name, table).await;
         }
-        for spec in missing {
+        for spec in specs.iter().filter(|spec| !known.contains_key(&spec.name)) {
             self.open_existing(spec.clone()).await?;
         }
         Ok(())

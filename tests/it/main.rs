@@ -40,6 +40,7 @@ mod network;
 mod objects;
 mod page;
 mod pipelines;
+mod postgres;
 mod privacy;
 mod quality;
 mod receiver;
