@@ -341,7 +341,9 @@ fn fifty_clients_ask_at_once_and_the_next_is_told() {
         for _ in 0..50 {
             clients.push(connect(&served.address, "user=anybody").await.expect("there is a place"));
         }
-        let error = connect(&served.address, "user=anybody").await.err().expect("there is no place");
+        let Err(error) = connect(&served.address, "user=anybody").await else {
+            panic!("there is no place");
+        };
         assert_eq!(error.code().map(|code| code.code()), Some("53300"), "{}", told(&error));
         let asked: Vec<_> = clients
             .into_iter()
@@ -367,7 +369,9 @@ fn a_password_is_asked_for_and_checked() {
         let client = connect(&served.address, "user=noc password='open sesame'").await;
         client.unwrap_or_else(|error| panic!("{}", told(&error)));
         for wrong in ["user=noc password=sesame", "user=other password='open sesame'"] {
-            let error = connect(&served.address, wrong).await.err().expect("it is refused");
+            let Err(error) = connect(&served.address, wrong).await else {
+                panic!("it is refused");
+            };
             assert_eq!(error.code().map(|code| code.code()), Some("28P01"), "{wrong}: {}", told(&error));
         }
     });
