@@ -41,7 +41,10 @@ fn lake() -> Bench {
         ],
     );
     // One app on both devices, so that the device is what explains it.
-    let outage = bench.write("outage.ndjson", outage_in(8..20).replace("Example Web", "Example TV"));
+    let outage = bench.write(
+        "outage.ndjson",
+        outage_in(8..20).replace("Example Web", "Stadium").replace("Example TV", "Stadium"),
+    );
     bench.ingest(&[&audience.join("player.ndjson"), &audience.join("cdn.tsv"), &outage]);
     bench
 }

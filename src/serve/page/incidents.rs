@@ -109,7 +109,8 @@ impl Incident {
         let before = std::mem::replace(self, next);
         self.has_fired |= before.has_fired;
         self.starts_at = before.starts_at;
-        if self.cause.as_array().is_none_or(Vec::is_empty) {
+        let has_cause = |cause: &Value| cause.as_array().is_some_and(|causes| !causes.is_empty());
+        if self.cause_answer.is_null() || (has_cause(&before.cause) && !has_cause(&self.cause)) {
             self.cause = before.cause;
             self.cause_answer = before.cause_answer;
         }
