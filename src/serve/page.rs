@@ -18,7 +18,6 @@
 
 mod answers;
 mod assets;
-mod base64;
 mod choices;
 mod frames;
 mod guard;

@@ -17,9 +17,11 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
-use super::{Access, Page, base64};
+use super::{Access, Page};
 
 /// Scripts, styles and connections from here alone. plotly.js sets styles on what it draws and makes a style
 /// sheet of its own, hence `unsafe-inline` for styles; no script runs that is not a file of ours.
@@ -98,7 +100,7 @@ fn brings_a_secret(access: &Access, headers: &HeaderMap) -> bool {
     if !scheme.eq_ignore_ascii_case("basic") {
         return false;
     }
-    let decoded = base64::decoded(sent).unwrap_or_default();
+    let decoded = STANDARD.decode(sent).unwrap_or_default();
     // The name is anybody's; only the password is asked for.
     let password = decoded.iter().position(|byte| *byte == b':').map(|colon| &decoded[colon + 1..]);
     match (&access.password, password) {

@@ -221,7 +221,7 @@ impl Checker {
     fn from(&mut self, select: &Select) -> Result<Windows, Refusal> {
         let [from] = &select.from[..] else {
             return Err(refusal(
-                "a pipeline's SELECT reads one table, or tables joined by JOIN ... ON",
+                "a pipeline's SELECT reads one table, or tables joined by JOIN ... ON, in windows of tumble or hop",
                 select,
             ));
         };
