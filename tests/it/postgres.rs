@@ -308,7 +308,7 @@ fn what_would_take_memory_past_every_bound_is_refused() {
     ] {
         let (code, message) = served.refused(question);
         assert!(
-            ["42883", "0A000", "53200", "57014"].contains(&code.as_str()),
+            ["42883", "0A000", "53100", "53200", "57014"].contains(&code.as_str()),
             "{question}: {code} {message}"
         );
     }
@@ -320,7 +320,7 @@ fn a_cross_join_of_everything_ends_with_a_clear_error() {
     let (code, message) = served.refused(
         "SELECT a.value, b.value, count(*) FROM generate_series(1, 1000000) a, generate_series(1, 1000000) b GROUP BY 1, 2 ORDER BY 3",
     );
-    assert!(code == "53200" || code == "57014", "{code} {message}");
+    assert!(["53100", "53200", "57014"].contains(&code.as_str()), "{code} {message}");
 }
 
 #[test]
@@ -435,7 +435,7 @@ fn the_daemon_answers_what_it_has_just_taken() {
     daemon.wait_until("the events are seen", || asked("SELECT count(*) FROM silver.player_events") == 25);
     // The newest windows are open, and answered from silver.
     daemon.wait_until("open windows are answered", || {
-        asked("SELECT coalesce(sum(attempts), 0)::bigint FROM gold.playback_1m WHERE NOT is_final") > 0
+        asked("SELECT count(*) FROM gold.playback_1m WHERE NOT is_final") > 0
     });
     let attempts = asked("SELECT sum(attempts)::bigint FROM gold.playback_1m");
     assert!(daemon.stop().success());

@@ -104,7 +104,6 @@ impl Queries {
     }
 
     async fn respond<C: ClientInfo>(&self, client: &mut C, text: &Arc<str>, statement: Statement) -> PgWireResult<Response> {
-        refuse_after_an_error(client, &statement)?;
         if talk::columns(&statement).is_some() {
             return talk::reply(client, &statement);
         }
@@ -139,10 +138,17 @@ fn question(statement: Statement) -> PgWireResult<Question> {
     })
 }
 
+fn has_failed<C: ClientInfo>(client: &C) -> bool {
+    client.transaction_status() == TransactionStatus::Error
+}
+
+fn is_end(statement: &Statement) -> bool {
+    matches!(statement, Statement::Commit { .. } | Statement::Rollback { .. })
+}
+
 /// As PostgreSQL: after an error within a transaction only its end is taken.
-fn refuse_after_an_error<C: ClientInfo>(client: &C, statement: &Statement) -> PgWireResult<()> {
-    let is_end = matches!(statement, Statement::Commit { .. } | Statement::Rollback { .. });
-    match client.transaction_status() == TransactionStatus::Error && !is_end {
+fn refuse_after_an_error(has_failed: bool, statement: &Statement) -> PgWireResult<()> {
+    match has_failed && !is_end(statement) {
         true => Err(refusal(
             "25P02",
             "current transaction is aborted, commands ignored until end of transaction block",
@@ -169,7 +175,11 @@ impl SimpleQueryHandler for Queries {
         }
         let text: Arc<str> = Arc::from(query);
         let mut responses = Vec::with_capacity(statements.len());
+        // The client's own state follows only when the answers are sent.
+        let mut has_failed = has_failed(client);
         for statement in statements {
+            refuse_after_an_error(has_failed, &statement)?;
+            has_failed = has_failed && !is_end(&statement);
             responses.push(self.respond(client, &text, statement).await?);
         }
         Ok(responses)
@@ -308,7 +318,7 @@ impl ExtendedQueryHandler for Queries {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         let prepared = &portal.statement.statement;
-        refuse_after_an_error(client, &prepared.statement)?;
+        refuse_after_an_error(has_failed(client), &prepared.statement)?;
         let Kind::Question { question, parameters, .. } = &prepared.is else {
             return talk::reply(client, &prepared.statement);
         };

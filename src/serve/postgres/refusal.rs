@@ -18,6 +18,7 @@ pub const SYNTAX: &str = "42601";
 pub const READ_ONLY: &str = "25006";
 pub const NOT_SUPPORTED: &str = "0A000";
 pub const TOO_MUCH: &str = "54000";
+const DISK_FULL: &str = "53100";
 
 pub fn refusal(code: &str, message: impl Into<String>) -> PgWireError {
     refusal_of(ERROR, code, message)
@@ -52,6 +53,7 @@ fn message(error: &SqlError) -> String {
 
 fn hint(error: &SqlError) -> Option<&'static str> {
     match code(error) {
+        DISK_FULL => Some("narrow the time range or group by less; what a query puts on disk is bounded, and so is the disk"),
         "53200" => Some("narrow the time range or group by less; the memory of queries is sql.memory in playhead's settings"),
         "42P01" => Some("SELECT table_schema, table_name FROM information_schema.tables lists what there is"),
         _ => None,
@@ -77,6 +79,8 @@ fn code(error: &SqlError) -> &'static str {
                 ArrowError::DivideByZero => "22012",
                 ArrowError::ArithmeticOverflow(_) => "22003",
                 ArrowError::CastError(_) | ArrowError::ParseError(_) => "22P02",
+                // What does not fit into memory is put on disk, up to a bound.
+                ArrowError::IoError(..) => DISK_FULL,
                 _ => "22000",
             },
             DataFusionError::Execution(_) => "22000",
