@@ -32,7 +32,7 @@ function score(session, losses) {
   if (session.score === null || session.score === undefined) return el('p', { class: 'quiet' }, 'No score: open without a frame, a failure by decision of the service, an early exit or a bot.');
   const lost = losses.filter((loss) => session[loss.column] > 0);
   return el('div', { class: 'score' }, el('strong', {}, format(session.score, '', 1)), el('span', { class: 'quiet' }, ' of 100'),
-    el('ul', {}, ...lost.map((loss) => el('li', {}, `−${format(session[loss.column], '', 1)} ${loss.name}`, el('small', {}, ` ${loss.reasons.map((reason) => `${reason.replaceAll('_', ' ')} ${plain(session[reason])}`).join(', ')}`)))));
+    el('ul', {}, ...lost.map((loss) => el('li', {}, `−${format(session[loss.column], '', 1)} ${loss.name}`, el('small', {}, ` ${loss.reasons.filter((reason) => !blank(session[reason])).map((reason) => `${reason.replaceAll('_', ' ')} ${plain(session[reason])}`).join(', ')}`)))));
 }
 
 function timeline(intervals) {
