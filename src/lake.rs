@@ -20,7 +20,7 @@ mod whereabouts;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use datafusion::catalog::TableProvider;
 use datafusion::prelude::SessionContext;
@@ -396,13 +396,22 @@ impl Lake {
         }
     }
 
+    /// The table as a commit has left it, without the files that it took out.
+    async fn landed(&self, name: &str, table: DeltaTable, removed: &[String]) {
+        self.put(name, table).await;
+        self.whereabouts(name)
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .forget(removed);
+    }
+
     fn turns(&self, name: &str) -> Arc<Turns> {
-        let mut turns = self.turns.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(turns.entry(name.to_string()).or_default())
     }
 
     fn whereabouts(&self, name: &str) -> Arc<Mutex<Whereabouts>> {
-        let mut whereabouts = self.whereabouts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut whereabouts = self.whereabouts.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(whereabouts.entry(name.to_string()).or_default())
     }
 

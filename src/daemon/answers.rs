@@ -52,9 +52,9 @@ impl Answers {
         Ok(())
     }
 
-    /// The desk in use.
-    pub fn desk(&self) -> Arc<Desk> {
-        self.desk.get()
+    /// Where the desk of now is found.
+    pub fn desk(&self) -> Arc<SharedDesk> {
+        Arc::clone(&self.desk)
     }
 
     /// Waits until nobody is let in any more; the stop signal has been given.

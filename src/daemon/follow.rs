@@ -163,13 +163,12 @@ impl House {
         stop: &signal::Receiver<bool>,
     ) -> anyhow::Result<()> {
         let (lake, clock) = (Arc::clone(lake), Arc::clone(&self.clock));
-        match &self.answers {
-            Some(answers) => answers.take_up(config, lake, pipelines, clock)?,
-            None => self.answers = Some(Answers::start(config, lake, pipelines, clock, stop.clone()).await?),
-        }
         if let Some(answers) = &self.answers {
-            self.status.open_desk(answers.desk());
+            return answers.take_up(config, lake, pipelines, clock);
         }
+        let answers = Answers::start(config, lake, pipelines, clock, stop.clone()).await?;
+        self.status.open_desk(answers.desk());
+        self.answers = Some(answers);
         Ok(())
     }
 
@@ -376,9 +375,6 @@ impl Following<'_> {
         batch.throw_away(&lost);
         let more_waits = batch.is_full || !starts.is_empty();
         self.next.starts.extend(starts);
-        if more_waits {
-            self.last_full = Some(Instant::now());
-        }
         if more_waits && !is_stopping {
             // Read while this batch is committed.
             self.order().await?;
@@ -390,6 +386,10 @@ impl Following<'_> {
             return Ok(if more_waits { Busy::Full } else { Busy::Nothing });
         }
         let received = self.carry(batch, more_waits).await?;
+        if more_waits {
+            // However long the epoch took, what is behind it waits still.
+            self.last_full = Some(Instant::now());
+        }
         Ok(match (received, more_waits) {
             (_, true) => Busy::Full,
             (0, false) => Busy::Nothing,

@@ -15,7 +15,7 @@ use super::check::folder_files;
 use crate::builtin::DASHBOARDS;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::serve::desk::Desk;
+use crate::serve::desk::SharedDesk;
 use crate::serve::live::Settings;
 use crate::serve::page::{self, Access, DeskPlace, Means, Page};
 use crate::source::http::{ReceiverSettings, held, serve};
@@ -99,8 +99,8 @@ impl StatusServer {
         (!self.has_own_address).then(|| self.routes(bound))
     }
 
-    /// From now on the page answers from this desk.
-    pub fn open_desk(&self, desk: Arc<Desk>) {
+    /// From now on the page answers from the desk of now.
+    pub fn open_desk(&self, desk: Arc<SharedDesk>) {
         self.desk.put(desk);
     }
 

@@ -7,7 +7,7 @@
 //! Invariant: a marker never goes back. delta-rs accepts a lower one, so it is compared here.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use arrow::array::{RecordBatch, TimestampMicrosecondArray};
 use arrow::compute::{SortColumn, cast, concat_batches, lexsort_to_indices, take_record_batch};
@@ -190,11 +190,7 @@ impl Lake {
             .await
             .map_err(table_error("commit to", name))?;
         table.state = Some(finalized.snapshot());
-        self.put(name, table).await;
-        self.whereabouts(name)
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .forget(&removed);
+        self.landed(name, table, &removed).await;
         self.version(name).await
     }
 

@@ -7,7 +7,7 @@
 //! Invariant: a file that is not known here is looked into, never passed over. Two rows with one hash cost
 //! a look and nothing else.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -90,8 +90,8 @@ impl Whereabouts {
         if self.rows <= ROWS_MAX {
             return;
         }
-        let by_age: BTreeMap<(u64, String), ()> = self.files.iter().map(|(name, known)| ((known.asked, name.clone()), ())).collect();
-        for ((_, name), ()) in by_age {
+        let by_age: BTreeSet<(u64, String)> = self.files.iter().map(|(name, known)| (known.asked, name.clone())).collect();
+        for (_, name) in by_age {
             if self.rows <= ROWS_MAX {
                 break;
             }

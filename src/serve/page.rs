@@ -29,7 +29,7 @@ mod stream;
 mod time_range;
 
 use std::net::IpAddr;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::extract::{Path, RawQuery, State};
@@ -41,7 +41,7 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
-use super::desk::Desk;
+use super::desk::{Desk, SharedDesk};
 use super::{dossier, live};
 use crate::clock::Clock;
 use crate::sql::SqlError;
@@ -78,17 +78,18 @@ pub struct Means {
     pub stop: watch::Receiver<bool>,
 }
 
-/// The desk in use; none while the lake is being opened. It is put in place whenever the lake is taken up.
+/// Where the desk is found; nothing while the lake is being opened for the first time.
 #[derive(Clone, Default)]
-pub struct DeskPlace(Arc<RwLock<Option<Arc<Desk>>>>);
+pub struct DeskPlace(Arc<OnceLock<Arc<SharedDesk>>>);
 
 impl DeskPlace {
-    pub fn put(&self, desk: Arc<Desk>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(desk);
+    /// A second call changes nothing: what is shared is exchanged within.
+    pub fn put(&self, desk: Arc<SharedDesk>) {
+        let _ = self.0.set(desk);
     }
 
     fn get(&self) -> Result<Arc<Desk>, Refusal> {
-        let desk = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let desk = self.0.get().map(|shared| shared.get());
         desk.ok_or_else(|| Refusal::Unavailable("the lake is being opened; see /readyz".to_owned()))
     }
 }

@@ -30,6 +30,7 @@ pub(super) async fn commit(lake: &Lake, name: &str, change: Change) -> Result<()
     let newest = lake.newest_note_that(name, Value::is_object).await?;
     let mut note = newest.map_or_else(|| serde_json::json!({}), still_true);
     note["upkeep"] = change.note;
+    let removed: Vec<String> = change.actions.iter().filter_map(removed_path).collect();
     let open = lake.get(name).await?;
     let properties = quiet_commit()
         .with_application_transactions(change.markers)
@@ -47,8 +48,15 @@ pub(super) async fn commit(lake: &Lake, name: &str, change: Change) -> Result<()
         .await
         .map_err(table_error("commit to", name))?;
     table.state = Some(finalized.snapshot());
-    lake.put(name, table).await;
+    lake.landed(name, table, &removed).await;
     Ok(())
+}
+
+fn removed_path(action: &Action) -> Option<String> {
+    match action {
+        Action::Remove(file) => Some(file.path.clone()),
+        _ => None,
+    }
 }
 
 fn still_true(mut note: Value) -> Value {

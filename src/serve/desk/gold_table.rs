@@ -38,14 +38,7 @@ const LIVE_BYTES_MAX: usize = 64 << 20;
 const LIVE_TIME_MAX: Duration = Duration::from_secs(10);
 
 pub struct GoldTable {
-    pub pipeline: Pipeline,
-    pub stored: Arc<dyn TableProvider>,
-    /// The table that this one rolls up.
-    pub finer: Option<Arc<GoldTable>>,
-    pub lake: Arc<Lake>,
-    pub runtime: Arc<RuntimeEnv>,
-    pub memory_bytes: usize,
-    pub live_cost_ms: Arc<AtomicU64>,
+    made: Made,
     schema: SchemaRef,
     open: OnceCell<OpenWindows>,
     live: OnceCell<Live>,
@@ -77,20 +70,16 @@ impl GoldTable {
         fields.push(Arc::new(Field::new(IS_FINAL, DataType::Boolean, false)));
         GoldTable {
             schema: Arc::new(Schema::new(fields)),
-            pipeline: made.pipeline,
-            stored: made.stored,
-            finer: made.finer,
-            lake: made.lake,
-            runtime: made.runtime,
-            memory_bytes: made.memory_bytes,
-            live_cost_ms: made.live_cost_ms,
+            made,
             open: OnceCell::new(),
             live: OnceCell::new(),
         }
     }
 
     async fn open(&self) -> Result<&OpenWindows, SqlError> {
-        self.open.get_or_try_init(|| open_windows_of(&self.lake, &self.pipeline)).await
+        self.open
+            .get_or_try_init(|| open_windows_of(&self.made.lake, &self.made.pipeline))
+            .await
     }
 
     /// The open windows, computed by whoever needs them first.
@@ -100,11 +89,11 @@ impl GoldTable {
     }
 
     async fn compute(&self, open: &OpenWindows) -> Result<Live, SqlError> {
-        let (left, computed) = newest(open, self.pipeline.slide_minutes);
+        let (left, computed) = newest(open, self.made.pipeline.slide_minutes);
         let began = Instant::now();
         let rows = tokio::time::timeout(LIVE_TIME_MAX, Box::pin(self.rows_of(&computed))).await;
         let cost_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.live_cost_ms.fetch_add(cost_ms, Ordering::Relaxed);
+        self.made.live_cost_ms.fetch_add(cost_ms, Ordering::Relaxed);
         let rows = match rows {
             Ok(rows) => rows?,
             Err(_) => None,
@@ -114,7 +103,7 @@ impl GoldTable {
             None => {
                 tracing::warn!(
                     "{}: its {} open windows are too much to compute for a query and are answered as they are stored",
-                    self.pipeline.table(),
+                    self.made.pipeline.table(),
                     open.len()
                 );
                 Live {
@@ -127,14 +116,14 @@ impl GoldTable {
 
     /// `None`: they are more than may be kept.
     async fn rows_of(&self, windows: &OpenWindows) -> Result<Option<Vec<RecordBatch>>, SqlError> {
-        let finer = match &self.finer {
+        let finer = match &self.made.finer {
             Some(finer) => {
-                let context = context_over(Arc::clone(&self.runtime), super::DATABASE, "gold");
+                let context = context_over(Arc::clone(&self.made.runtime), super::DATABASE, "gold");
                 Some(context.read_table(Arc::clone(finer) as Arc<dyn TableProvider>)?)
             }
             None => None,
         };
-        let frame = live::frame(&self.lake, &self.pipeline, windows, finer, self.memory_bytes).await?;
+        let frame = live::frame(&self.made.lake, &self.made.pipeline, windows, finer, self.made.memory_bytes).await?;
         let Some(frame) = frame else { return Ok(Some(Vec::new())) };
         let (mut kept, mut bytes) = (Vec::new(), 0);
         for batch in frame.collect().await? {
@@ -160,8 +149,8 @@ impl GoldTable {
 
     /// The rows that people see, before any condition.
     fn rows(&self, live: &Live) -> Result<LogicalPlanBuilder, DataFusionError> {
-        let slide = self.pipeline.slide_minutes;
-        let mut stored = LogicalPlanBuilder::scan("stored", provider_as_source(Arc::clone(&self.stored)), None)?;
+        let slide = self.made.pipeline.slide_minutes;
+        let mut stored = LogicalPlanBuilder::scan("stored", provider_as_source(Arc::clone(&self.made.stored)), None)?;
         if !live.computed.is_empty() {
             stored = stored.filter(in_windows(&live.computed, slide).is_not_true())?;
         }
@@ -169,7 +158,7 @@ impl GoldTable {
             true => lit(true),
             false => when(in_windows(&live.left, slide), lit(false)).otherwise(lit(true))?,
         };
-        let names = self.stored.schema();
+        let names = self.made.stored.schema();
         let columns = names.fields().iter().map(|field| col(field.name()));
         let stored = stored.project(columns.chain([is_final.alias(IS_FINAL)]))?;
         if live.rows.is_empty() {
@@ -242,7 +231,7 @@ impl TableProvider for GoldTable {
 impl fmt::Debug for GoldTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GoldTable")
-            .field("table", &self.pipeline.table())
+            .field("table", &self.made.pipeline.table())
             .finish_non_exhaustive()
     }
 }
