@@ -140,12 +140,7 @@ impl Parts {
         Ok(Parts {
             ingest,
             heard: own_health.as_ref().map(OwnHealth::heard).unwrap_or_default(),
-            gold: Gold::new(Keeper {
-                rollup,
-                watch,
-                own_health,
-                clock: Arc::clone(&clock),
-            }),
+            gold: Gold::new(Keeper::new(rollup, watch, own_health, Arc::clone(&clock))),
             sending,
             lateness_ms,
             clock,
@@ -166,12 +161,12 @@ impl Parts {
         if more_waits && self.closed_at.elapsed() < patience {
             return Ok((epoch, 0));
         }
-        let mut windows = self.gold.settle().await?;
+        if !more_waits {
+            return Ok((epoch, self.close_windows(false).await?));
+        }
+        let windows = self.gold.settle().await?;
         self.closed_at = Instant::now();
         self.gold.begin(self.ingest.watermark_ms());
-        if !more_waits {
-            windows += self.gold.settle().await?;
-        }
         Ok((epoch, windows))
     }
 
@@ -179,8 +174,9 @@ impl Parts {
     fn report(&self, meters: &Meters) {
         meters.watermark(self.ingest.watermark_ms());
         meters.sessions(self.ingest.session_size());
-        if let Some(Keeper { rollup, watch, .. }) = self.gold.at_rest() {
-            meters.dirty_windows(rollup.dirty_windows());
+        if let Some(keeper) = self.gold.at_rest() {
+            let watch = keeper.watch();
+            meters.dirty_windows(keeper.rollup().dirty_windows());
             meters.alerts(watch.rules(), watch.firing(), watch.undelivered());
         }
     }

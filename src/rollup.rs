@@ -10,6 +10,7 @@
 //! Invariant: a table has one writer; what is Arroyo's is left alone (`owner`).
 //! Invariant: the first computation of a window and its tenth after late data take the same path.
 
+pub mod again;
 pub mod owner;
 mod room;
 
@@ -26,6 +27,7 @@ use crate::lake::tables::{PARTITION_COLUMN, TableSpec, WINDOWED_VIEWS};
 use crate::lake::{Commit, Lake, LakeError, TimeRange, Victims};
 use crate::sql::pipeline::{PIPELINE_HASH, Pipeline, SILVER_VERSIONS};
 use crate::sql::{MINUTE_MS, SqlError, planning_context, range_of, run_pipeline};
+use again::{Extent, Front};
 use owner::{Owner, owner};
 use room::{Refused, Room};
 
@@ -47,6 +49,7 @@ struct Work {
     /// There is something of the silver table that the pipeline begins with; before, nothing is pending.
     has_begun: bool,
     room: Room,
+    front: Front,
 }
 
 /// All pipelines of a lake.
@@ -110,6 +113,7 @@ impl Rollup {
                 pending,
                 has_begun,
                 room,
+                front: Front::default(),
             });
         }
         rollup.work.sort_by_key(Work::depth);
@@ -125,13 +129,13 @@ impl Rollup {
         self.work.iter().map(windows).sum()
     }
 
-    /// Computes the windows that the watermark has closed. `flush` closes all: the input has ended.
-    pub async fn run(&mut self, watermark_ms: Option<i64>, flush: bool) -> Result<Closed, SqlError> {
+    /// Computes the windows that the watermark has closed, as far as `extent` says.
+    pub async fn run(&mut self, watermark_ms: Option<i64>, extent: Extent) -> Result<Closed, SqlError> {
         self.take_in_changes().await?;
-        let bound = match (flush, watermark_ms) {
-            (true, _) => i64::MAX,
-            (false, Some(watermark_ms)) => watermark_ms.saturating_sub(self.lateness_ms).div_euclid(MINUTE_MS),
-            (false, None) => return Ok(Closed::default()),
+        let bound = match (extent, watermark_ms) {
+            (Extent::Everything, _) => i64::MAX,
+            (_, Some(watermark_ms)) => watermark_ms.saturating_sub(self.lateness_ms).div_euclid(MINUTE_MS),
+            (_, None) => return Ok(Closed::default()),
         };
         let mut closed = Closed::default();
         let run = Run {
@@ -139,7 +143,8 @@ impl Rollup {
             seen: &self.seen,
             memory_bytes: self.memory_bytes,
             bound,
-            is_last: flush,
+            extent,
+            needed: self.needed(bound, extent),
         };
         let mut held = Held::new();
         // A finer table is complete before those that roll it up; tables of one depth know nothing of
@@ -161,6 +166,20 @@ impl Rollup {
             }
         }
         Ok(closed)
+    }
+
+    /// Minutes that new windows of coarser tables are made of, where others are left for later.
+    fn needed(&self, bound: i64, extent: Extent) -> BTreeSet<i64> {
+        if extent != Extent::New {
+            return BTreeSet::new();
+        }
+        let coarser = self.work.iter().filter(|work| work.depth() > 0);
+        let new_minutes = |work: &Work| {
+            let due = work.due(bound);
+            let minutes = work.front.new_minutes(&due, work.pipeline.window_minutes);
+            minutes.collect::<Vec<_>>()
+        };
+        coarser.flat_map(new_minutes).collect()
     }
 
     /// Event time at or before which windows are closed at a watermark, ms.
@@ -213,8 +232,9 @@ struct Run<'a> {
     memory_bytes: usize,
     /// Windows that end at or before this minute are closed.
     bound: i64,
-    /// The input has ended.
-    is_last: bool,
+    extent: Extent,
+    /// Minutes that are not left for later.
+    needed: BTreeSet<i64>,
 }
 
 impl Run<'_> {
@@ -226,13 +246,17 @@ impl Run<'_> {
         let finer = work.pipeline.finer.as_ref().and_then(|finer| held.get(&finer.table()));
         let mut not_now: BTreeSet<i64> = finer.into_iter().flatten().map(|minute| work.pipeline.window_of(*minute)).collect();
         not_now.retain(|window| left.remove(window));
-        not_now.extend(work.room.put_aside(&mut left, self.is_last));
+        if self.extent == Extent::New {
+            not_now.extend(work.front.put_off(&mut left, width, &self.needed));
+        }
+        not_now.extend(work.room.put_aside(&mut left, self.extent == Extent::Everything));
         let (mut minutes, mut rows) = (BTreeSet::new(), 0);
         while !left.is_empty() {
             let some = work.room.first_run(&left);
             match self.compute(work, &some).await {
                 Ok(written) => {
-                    work.room.fitted(&some, width);
+                    work.room.fitted(&some, width, written);
+                    work.front.advance(&some);
                     rows += written;
                     left.retain(|window| !some.contains(window));
                     minutes.extend(some);
@@ -288,6 +312,13 @@ impl Run<'_> {
         {
             versions.insert(view.table, self.seen[view.table]);
         }
+        tracing::debug!(
+            table = spec.name,
+            windows = windows.len(),
+            first = windows.first(),
+            last = windows.last(),
+            "computing"
+        );
         let rows = run_pipeline(self.lake, pipeline, windows, self.memory_bytes).await?;
         let batches = with_lineage(&rows, spec, pipeline, &versions).map_err(|source| rows_error(spec, source))?;
         let width = pipeline.window_minutes;

@@ -12,27 +12,83 @@ use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
 use crate::rollup::Rollup;
+use crate::rollup::again::Extent;
 use crate::watch::{OwnHealth, Reached, Watch};
+
+/// While batches wait, windows that changed after they were computed are computed again once so many times as long
+/// has passed as it took the last time: a tenth of a backlog's speed at the most. Readers of the Postgres endpoint
+/// and the page see them as they are meanwhile, for what is pending is answered from silver.
+const AGAIN_TIMES: i64 = 9;
+/// Sooner than this it is not worth it, and later nobody should have to wait.
+const AGAIN_EVERY_MS: std::ops::Range<i64> = 30_000..300_000;
 
 /// What closes and judges.
 pub struct Keeper {
-    pub rollup: Rollup,
-    pub watch: Watch,
+    rollup: Rollup,
+    watch: Watch,
     /// None where nobody waits for what comes next.
-    pub own_health: Option<OwnHealth>,
-    pub clock: Arc<dyn Clock>,
+    own_health: Option<OwnHealth>,
+    clock: Arc<dyn Clock>,
+    /// When all that was due was computed, and how long to leave it at that.
+    complete_ms: i64,
+    again_after_ms: i64,
 }
 
 impl Keeper {
+    pub fn new(rollup: Rollup, watch: Watch, own_health: Option<OwnHealth>, clock: Arc<dyn Clock>) -> Keeper {
+        Keeper {
+            rollup,
+            watch,
+            own_health,
+            complete_ms: clock.now_ms(),
+            again_after_ms: AGAIN_EVERY_MS.start,
+            clock,
+        }
+    }
+
+    pub fn rollup(&self) -> &Rollup {
+        &self.rollup
+    }
+
+    pub fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    /// Closes what the watermark has passed while more waits to be carried.
+    async fn close_some(&mut self, watermark_ms: Option<i64>) -> anyhow::Result<usize> {
+        let since_ms = self.clock.now_ms() - self.complete_ms;
+        // A clock that was put back must not put windows off for ever.
+        let extent = match (0..self.again_after_ms).contains(&since_ms) {
+            true => Extent::New,
+            false => Extent::Closed,
+        };
+        self.close(watermark_ms, extent).await
+    }
+
     /// Returns how many minutes were closed.
-    async fn close(&mut self, watermark_ms: Option<i64>, flush: bool) -> anyhow::Result<usize> {
-        let closed = self.rollup.run(watermark_ms, flush).await?;
+    async fn close(&mut self, watermark_ms: Option<i64>, extent: Extent) -> anyhow::Result<usize> {
+        let began_ms = self.clock.now_ms();
+        let closed = self.rollup.run(watermark_ms, extent).await?;
+        if extent != Extent::New {
+            self.complete_ms = self.clock.now_ms();
+            let took_ms = self.complete_ms - began_ms;
+            self.again_after_ms = (took_ms * AGAIN_TIMES).clamp(AGAIN_EVERY_MS.start, AGAIN_EVERY_MS.end);
+        }
         let reached = Reached {
             watermark_ms,
             closed_ms: self.rollup.closed_ms(watermark_ms),
-            is_end: flush,
+            is_end: extent == Extent::Everything,
         };
-        self.watch.run(&closed.minutes, reached, self.clock.now_ms()).await?;
+        let judging_ms = self.clock.now_ms();
+        self.watch.run(&closed.minutes, reached, judging_ms).await?;
+        tracing::debug!(
+            ?extent,
+            minutes = closed.minute_count(),
+            rows = closed.rows,
+            closing_ms = judging_ms - began_ms,
+            judging_ms = self.clock.now_ms() - judging_ms,
+            "windows closed"
+        );
         let now_ms = self.clock.now_ms();
         if let Some(own_health) = &mut self.own_health
             && let Some(end_ms) = own_health.write_minute(watermark_ms, now_ms).await?
@@ -69,11 +125,12 @@ impl Gold {
         Some(&mut self.keeper.as_mut()?.watch)
     }
 
-    /// Begins to close what the watermark has passed. What was begun before has to be settled.
+    /// Begins to close what the watermark has passed, beside the epochs that wait. What was begun before has to be
+    /// settled.
     pub fn begin(&mut self, watermark_ms: Option<i64>) {
         let Some(mut keeper) = self.keeper.take() else { return };
         self.closing = Some(tokio::spawn(async move {
-            let closed = keeper.close(watermark_ms, false).await;
+            let closed = keeper.close_some(watermark_ms).await;
             (keeper, closed)
         }));
     }
@@ -94,14 +151,15 @@ impl Gold {
         closed
     }
 
-    /// Closes what the watermark has passed, with `flush` everything, before it returns.
+    /// Closes all that the watermark has passed, with `flush` everything, before it returns.
     ///
     /// # Errors
     /// As `settle`.
     pub async fn close(&mut self, watermark_ms: Option<i64>, flush: bool) -> anyhow::Result<usize> {
         let before = self.settle().await?;
+        let extent = if flush { Extent::Everything } else { Extent::Closed };
         match &mut self.keeper {
-            Some(keeper) => Ok(before + keeper.close(watermark_ms, flush).await?),
+            Some(keeper) => Ok(before + keeper.close(watermark_ms, extent).await?),
             None => Ok(before),
         }
     }

@@ -111,8 +111,8 @@ pub async fn ingest_once(
     parts.end_sending(SENDING_MAX).await;
     summary.open_sessions = parts.ingest.open_sessions() as u64;
     if let Some(keeper) = parts.gold.at_rest() {
-        summary.alerts_firing = keeper.watch.firing() as u64;
-        summary.alerts_undelivered = keeper.watch.undelivered() as u64;
+        summary.alerts_firing = keeper.watch().firing() as u64;
+        summary.alerts_undelivered = keeper.watch().undelivered() as u64;
     }
     summary.seconds = started.elapsed().as_secs_f64();
     Ok(summary)

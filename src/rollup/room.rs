@@ -13,6 +13,10 @@ use std::collections::{BTreeMap, BTreeSet};
 const FIRST_WAIT_RUNS: u64 = 32;
 const LONGEST_WAIT_RUNS: u64 = 1024;
 
+/// Rows that a run makes, as far as those of the run before tell: some kilobytes each while they are grouped,
+/// with their sketches, and again while they are written.
+const ROWS_PER_RUN: usize = 65_536;
+
 /// What a table's runs have found out about memory. Lives as long as the process.
 #[derive(Debug)]
 pub struct Room {
@@ -20,6 +24,8 @@ pub struct Room {
     minutes: i64,
     /// The widest run that fitted, minutes.
     fitted_minutes: i64,
+    /// Of the last run.
+    rows_per_minute: usize,
     run: u64,
     aside: BTreeMap<i64, Aside>,
 }
@@ -45,6 +51,7 @@ impl Room {
         Room {
             minutes,
             fitted_minutes: 0,
+            rows_per_minute: 0,
             run: 0,
             aside: BTreeMap::new(),
         }
@@ -63,11 +70,17 @@ impl Room {
     /// The first of the windows, as many as one run may span.
     pub fn first_run(&self, windows: &BTreeSet<i64>) -> BTreeSet<i64> {
         let Some(first) = windows.first() else { return BTreeSet::new() };
-        windows.iter().copied().take_while(|window| window - first < self.minutes).collect()
+        let by_rows = ROWS_PER_RUN
+            .checked_div(self.rows_per_minute)
+            .and_then(|minutes| i64::try_from(minutes).ok());
+        let minutes = by_rows.map_or(self.minutes, |minutes| minutes.clamp(1, self.minutes.max(1)));
+        windows.iter().copied().take_while(|window| window - first < minutes).collect()
     }
 
-    /// These windows of `width` minutes were computed.
-    pub fn fitted(&mut self, windows: &BTreeSet<i64>, width: i64) {
+    /// These windows of `width` minutes were computed and came to so many rows.
+    pub fn fitted(&mut self, windows: &BTreeSet<i64>, width: i64, rows: usize) {
+        let minutes = windows.len() * usize::try_from(width).unwrap_or(1);
+        self.rows_per_minute = rows.div_ceil(minutes.max(1));
         self.fitted_minutes = self.fitted_minutes.max(span(windows, width));
         self.aside.retain(|window, _| !windows.contains(window));
     }
@@ -115,7 +128,7 @@ mod tests {
             let some = room.first_run(&left);
             let name = format!("{}+{}", some.first().expect("there is one"), some.len());
             if some.iter().map(weight).sum::<i64>() <= limit {
-                room.fitted(&some, 1);
+                room.fitted(&some, 1, some.len());
                 left.retain(|window| !some.contains(window));
                 told.push(name);
                 continue;
@@ -167,6 +180,19 @@ mod tests {
         let mut windows = BTreeSet::from([5, 6]);
         assert!(room.put_aside(&mut windows, true).is_empty());
         assert_eq!(windows, BTreeSet::from([5, 6]));
+    }
+
+    #[test]
+    fn many_rows_a_minute_make_narrower_runs() {
+        let mut room = Room::new(180);
+        let hour: BTreeSet<i64> = (0..60).collect();
+        assert_eq!(room.first_run(&hour).len(), 60);
+        room.fitted(&BTreeSet::from([0, 1]), 1, ROWS_PER_RUN / 4);
+        assert_eq!(room.first_run(&hour).len(), 8);
+        room.fitted(&BTreeSet::from([0]), 1, 10 * ROWS_PER_RUN);
+        assert_eq!(room.first_run(&hour).len(), 1, "never none");
+        room.fitted(&BTreeSet::from([0]), 1, 0);
+        assert_eq!(room.first_run(&hour).len(), 60);
     }
 
     #[test]
