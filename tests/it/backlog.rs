@@ -38,7 +38,7 @@ fn now() -> SystemTime {
 }
 
 /// So many simulated events, a line each.
-fn events(count: usize) -> Vec<String> {
+pub fn events(count: usize) -> Vec<String> {
     let bench = Bench::new();
     let minutes = (count / EVENTS_A_MINUTE).max(20).to_string();
     let sessions = (count / EVENTS_PER_SESSION * 11 / 10).max(10).to_string();
@@ -58,19 +58,19 @@ fn epochs(log: &OwnLog) -> Vec<(SystemTime, usize)> {
     text.lines().filter_map(epoch).collect()
 }
 
-fn carried(log: &OwnLog) -> usize {
+pub fn carried(log: &OwnLog) -> usize {
     epochs(log).iter().map(|(_, records)| records).sum()
 }
 
 /// Largest memory that the process had so far, MiB.
-fn peak_mib(daemon: &Daemon) -> u64 {
+pub fn peak_mib(daemon: &Daemon) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).expect("it runs");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells it");
     line.split_whitespace().next().expect("a number").parse::<u64>().expect("a number") / 1024
 }
 
 /// Waits as long as more comes from time to time.
-fn wait_until_carried(daemon: &mut Daemon, log: &OwnLog, records: usize) {
+pub fn wait_until_carried(daemon: &mut Daemon, log: &OwnLog, records: usize) {
     let mut before = 0;
     while before < records {
         daemon.wait_until("more is carried", || carried(log) > before);

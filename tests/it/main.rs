@@ -8,6 +8,7 @@ mod audience;
 mod aws;
 mod backlog;
 mod bad_input;
+mod beside;
 mod browser;
 mod cdn_logs;
 mod cloudfront;

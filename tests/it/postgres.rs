@@ -14,7 +14,7 @@ use crate::services;
 use crate::support::{Bench, reference};
 
 /// What the log says once SQL is answered.
-const ANSWERING: &str = "answering SQL on postgres://";
+pub const ANSWERING: &str = "answering SQL on postgres://";
 /// A test machine may be busy with all the other tests.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -115,7 +115,7 @@ impl Drop for Served {
     }
 }
 
-fn runtime() -> Runtime {
+pub fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -124,7 +124,7 @@ fn runtime() -> Runtime {
 }
 
 #[track_caller]
-fn wait_for_address(log: impl Fn() -> String, mut has_ended: impl FnMut() -> bool) -> String {
+pub fn wait_for_address(log: impl Fn() -> String, mut has_ended: impl FnMut() -> bool) -> String {
     let started = Instant::now();
     loop {
         let text = log();
@@ -139,14 +139,14 @@ fn wait_for_address(log: impl Fn() -> String, mut has_ended: impl FnMut() -> boo
     }
 }
 
-async fn connect(address: &str, more: &str) -> Result<Client, tokio_postgres::Error> {
+pub async fn connect(address: &str, more: &str) -> Result<Client, tokio_postgres::Error> {
     let (host, port) = address.rsplit_once(':').expect("an address has a port");
     let (client, connection) = tokio_postgres::connect(&format!("host={host} port={port} dbname=playhead {more}"), NoTls).await?;
     tokio::spawn(connection);
     Ok(client)
 }
 
-fn told(error: &tokio_postgres::Error) -> String {
+pub fn told(error: &tokio_postgres::Error) -> String {
     error.as_db_error().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
