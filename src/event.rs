@@ -261,6 +261,8 @@ pub enum Identity {
     Device,
     /// Where the viewer stands, to the street: latitude, longitude, postal code. Emptied always.
     Position,
+    /// A URL, or a list of URLs, with more than a path: treated as a request's URL is, always.
+    Url,
 }
 
 /// One player message, understood.

@@ -18,6 +18,7 @@
 pub mod address;
 mod attributes;
 pub mod lists;
+mod named;
 pub mod scrub;
 mod withheld;
 
@@ -43,6 +44,9 @@ const PSEUDONYM_PREFIX: &str = "p-";
 const PSEUDONYM_BYTES: usize = 16;
 
 const PSEUDONYM_LEN: usize = PSEUDONYM_PREFIX.len() + 2 * PSEUDONYM_BYTES;
+
+/// The entry of `ext` that names what a player will ask for next.
+const NEXT_OBJECTS: &str = "nor";
 
 /// The rule an event broke whose decoder marked identity where the payload has no such place.
 const UNUSABLE_IDENTITY_SPAN: &str = "unusable_identity_span";
@@ -129,6 +133,7 @@ impl Privacy {
             replace_if_owned(version, scrub_version);
             client.forget_if(must_forget, version);
         }
+        self.treat_next_objects(&mut event);
         client.clean_ext(&mut event.ext, must_forget);
         event.client_prefix = client.prefix(event.client_prefix.take());
         identify_event(&mut event);
@@ -162,8 +167,11 @@ impl Privacy {
         event.device_id = event.device_id.take().filter(|id| !id.is_empty());
         let spans = match self.policy {
             IdentityPolicy::Pseudonym => spans,
-            // Where a viewer stands is kept under no policy.
-            IdentityPolicy::Keep => spans.into_iter().filter(|(_, identity)| *identity == Identity::Position).collect(),
+            // Where a viewer stands is kept under no policy, and a URL's query by its own list.
+            IdentityPolicy::Keep => {
+                let is_kept = |identity: Identity| matches!(identity, Identity::User | Identity::Device);
+                spans.into_iter().filter(|(_, identity)| !is_kept(*identity)).collect()
+            }
         };
         if spans.is_empty() && self.policy == IdentityPolicy::Keep {
             return;
@@ -178,6 +186,16 @@ impl Privacy {
             None => {
                 event.payload.clear();
                 event.dq_flags.push(UNUSABLE_IDENTITY_SPAN);
+            }
+        }
+    }
+
+    /// CMCD's `nor` where it has no column of its own.
+    fn treat_next_objects(&self, event: &mut PlayerEvent) {
+        let named = event.ext.iter_mut().filter(|(key, _)| key == NEXT_OBJECTS);
+        for (_, urls) in named {
+            if let Some(treated) = self.lists.named_urls(urls) {
+                *urls = treated;
             }
         }
     }
@@ -201,6 +219,12 @@ impl Privacy {
                 Identity::User => &event.user_id,
                 Identity::Device => &event.device_id,
                 Identity::Position => &None,
+                Identity::Url => {
+                    let url = self.lists.named_urls(sent);
+                    out.extend([&payload[done..range.start], url.as_deref().unwrap_or(sent)]);
+                    done = range.end;
+                    continue;
+                }
             };
             let is_last = spans[at + 1..].iter().all(|(_, other)| other != identity);
             let pseudonym = match field {

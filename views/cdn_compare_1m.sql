@@ -2,7 +2,7 @@
 -- Reads:    gold.cdn_1m, gold.delivery_1m, gold.cdn_1d (the day before). Nothing is stored: it is as fresh as they are.
 -- Grain:    one row a window, CDN and country; cdn_compare_5m, _1h and _1d read the tables of their own windows.
 -- Query:    a Lambda reads one row a CDN:
---             SELECT cdn, requests, error_5xx, cache_hit_ratio, ttfb_hit_p95_ms, rebuffer_ratio, ttfb_to_day_before
+--             SELECT cdn, requests, error_5xx, cache_hit_ratio, ttfb_hit_p95_ms, rebuffer_ratio, ttfb_hit_to_day_before
 --             FROM gold.cdn_compare_5m
 --             WHERE country = 'DE' AND is_final AND window_start >= now() - interval '15 minutes'
 --           Over several windows: sum the counts and divide; ratios and percentiles are of one window.
@@ -48,6 +48,10 @@
 --   match_ratio: matched over reports (ratio)
 --   ttfb_day_before_ms: mean time to first byte of the same CDN and country on the UTC day before; null until there is one (ms)
 --   ttfb_to_day_before: ttfb_mean_ms over it: 2 is twice as slow as yesterday (ratio)
+--   ttfb_hit_day_before_ms: median time to first byte of that day's hits: what the edge itself usually takes (ms)
+--   ttfb_hit_to_day_before: ttfb_hit_p50_ms over it (ratio)
+--   ttfb_miss_day_before_ms: median time to first byte of that day's misses, the origin's work in them (ms)
+--   ttfb_miss_to_day_before: ttfb_miss_p50_ms over it (ratio)
 SELECT windows.window_start, windows.window_end, windows.cdn, windows.country, windows.is_final, windows.logged,
        windows.requests, windows.status_4xx, windows.status_5xx, windows.aborts, windows.cache_hits,
        windows.cache_lookups, windows.ttfb_ms_sum, windows.ttfb_count, windows.bytes, windows.attempts, windows.plays,
@@ -71,7 +75,11 @@ SELECT windows.window_start, windows.window_end, windows.cdn, windows.country, w
        windows.stall_ms * 1.0 / nullif(windows.playing_ms + windows.stall_ms, 0) AS rebuffer_ratio,
        windows.matched * 1.0 / nullif(windows.reports, 0) AS match_ratio,
        day_before.ttfb_mean_ms AS ttfb_day_before_ms,
-       windows.ttfb_ms_sum * 1.0 / nullif(windows.ttfb_count, 0) / nullif(day_before.ttfb_mean_ms, 0) AS ttfb_to_day_before
+       windows.ttfb_ms_sum * 1.0 / nullif(windows.ttfb_count, 0) / nullif(day_before.ttfb_mean_ms, 0) AS ttfb_to_day_before,
+       day_before.ttfb_hit_ms AS ttfb_hit_day_before_ms,
+       sketch_quantile(windows.ttfb_hit_sketch, 0.5) / nullif(day_before.ttfb_hit_ms, 0) AS ttfb_hit_to_day_before,
+       day_before.ttfb_miss_ms AS ttfb_miss_day_before_ms,
+       sketch_quantile(windows.ttfb_miss_sketch, 0.5) / nullif(day_before.ttfb_miss_ms, 0) AS ttfb_miss_to_day_before
 FROM (
   SELECT window_start, window_end, cdn, country, bool_and(is_final) AS is_final,
          sum(logged) AS logged, sum(requests) AS requests, sum(status_4xx) AS status_4xx, sum(status_5xx) AS status_5xx,
@@ -99,7 +107,9 @@ FROM (
   GROUP BY window_start, window_end, cdn, country
 ) AS windows
 LEFT JOIN (
-  SELECT window_start, cdn, country, sum(ttfb_ms_sum) * 1.0 / nullif(sum(ttfb_count), 0) AS ttfb_mean_ms
+  SELECT window_start, cdn, country, sum(ttfb_ms_sum) * 1.0 / nullif(sum(ttfb_count), 0) AS ttfb_mean_ms,
+         sketch_quantile(sketch_merge(ttfb_hit_sketch), 0.5) AS ttfb_hit_ms,
+         sketch_quantile(sketch_merge(ttfb_miss_sketch), 0.5) AS ttfb_miss_ms
   FROM gold.cdn_1d
   GROUP BY window_start, cdn, country
 ) AS day_before

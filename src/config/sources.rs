@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::file::{KafkaFile, KinesisFile, S3File, SourceFile};
 use super::{Checks, check_endpoint};
-use crate::event::decode::{Format, check_fields};
+use crate::event::decode::{self, Format, check_fields};
 use crate::source::kafka::{KafkaSettings, Start, validate};
 
 /// What the receiver is called in the log and in metrics.
@@ -33,6 +33,13 @@ pub struct SourceConfig {
     pub format: SourceFormat,
     /// What the records' fields are, where they do not say so themselves: on one line, as decoders take it.
     pub fields: Option<String>,
+}
+
+impl SourceConfig {
+    /// The first line of each file or object names the columns and is no record.
+    pub fn names_columns(&self) -> bool {
+        decode::names_columns(self.format.format(), self.fields.as_deref())
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -193,12 +200,18 @@ pub(super) fn sources(written: Option<Vec<SourceFile>>, checks: &mut Checks) -> 
             let message = format!("a second source named {name:?}");
             checks.complain(&key, message, "give one of them another `name: ...`");
         }
-        sources.push(SourceConfig {
+        let source = SourceConfig {
             name,
             from,
             format,
             fields,
-        });
+        };
+        let is_stream = matches!(source.from, SourceKind::Kafka(_) | SourceKind::Kinesis(_));
+        if is_stream && source.names_columns() {
+            let message = "columns=header takes the names from the first line of a file, and a stream has none";
+            checks.complain(&format!("{key}.fields"), message, "name them: `columns=time,status,...`");
+        }
+        sources.push(source);
     }
     sources
 }

@@ -43,13 +43,16 @@ pub struct Surroundings {
 pub async fn followed(config: &Config, around: Surroundings) -> anyhow::Result<Vec<Box<dyn Source>>> {
     let mut sources: Vec<Box<dyn Source>> = Vec::new();
     for source in &config.sources {
-        let format = source.format.format();
+        let (format, names_columns) = (source.format.format(), source.names_columns());
         let (name, clock) = (source.name.as_str(), &around.clock);
         let built: Box<dyn Source> = match &source.from {
             SourceKind::Files(path) => {
-                let path = path.clone();
-                let files = FileSource::new(vec![FilesSpec { path, format }], false);
-                Box::new(FolderSource::new(name, files, None))
+                let spec = FilesSpec {
+                    path: path.clone(),
+                    format,
+                    names_columns,
+                };
+                Box::new(FolderSource::new(name, FileSource::new(vec![spec], false), None))
             }
             SourceKind::Kafka(kafka) => {
                 let settings = kafka.settings(name, &around.lake_id, format);
@@ -57,7 +60,10 @@ pub async fn followed(config: &Config, around: Surroundings) -> anyhow::Result<V
             }
             SourceKind::Kinesis(kinesis) => Box::new(kinesis_source(config, name, kinesis, format, &around).await?),
             SourceKind::S3(s3) => {
-                let settings = objects_settings(name, s3, format);
+                let settings = ObjectsSettings {
+                    names_columns,
+                    ..objects_settings(name, s3, format)
+                };
                 let known = Arc::clone(&around.known);
                 let opened = ObjectSource::open(settings, &Handle::current(), known, Arc::clone(clock));
                 Box::new(opened.with_context(|| format!("source `{name}` cannot be set up"))?)
@@ -68,6 +74,7 @@ pub async fn followed(config: &Config, around: Surroundings) -> anyhow::Result<V
     let spooled = FilesSpec {
         path: config.data.join(SPOOL_FOLDER),
         format: Some(Format::Spooled),
+        names_columns: false,
     };
     let files = FileSource::new(vec![spooled], false);
     sources.push(Box::new(FolderSource::new(HTTP, files, around.spool)));
@@ -141,6 +148,7 @@ fn file_specs(config: &Config) -> Vec<FilesSpec> {
         SourceKind::Files(path) => Some(FilesSpec {
             path: path.clone(),
             format: source.format.format(),
+            names_columns: source.names_columns(),
         }),
         _ => None,
     });

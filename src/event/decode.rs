@@ -30,7 +30,7 @@ use text::{reject, without_bom, without_line_end};
 
 pub use detect::{detect, detect_record};
 pub use format::{Format, Kind};
-pub use layout::check_fields;
+pub use layout::{check_fields, names_columns};
 
 /// Longest record, bytes: three hundred times an ordinary one, and small enough to hold many.
 pub const RECORD_BYTES_MAX: usize = 1 << 20;

@@ -22,6 +22,8 @@ pub enum Holds {
     HeadersBlock,
     /// Pairs of CMCD, plain.
     Cmcd,
+    /// CMCD's `nor` in a column of its own.
+    CmcdUrl,
     /// `cmcd-request=...|cmcd-session=...` (Akamai's `customField`).
     CustomField,
     /// What should have been a request line.
@@ -56,8 +58,8 @@ pub struct PrivatePart {
 pub struct PrivateParts {
     /// In no order.
     pub parts: Vec<PrivatePart>,
-    /// The request's CMCD holds an id of a viewer or a device.
-    pub cmcd_names_viewer: bool,
+    /// The request's CMCD holds an id of a viewer or a device, or a URL with more than a path.
+    pub cmcd_tells: bool,
 }
 
 impl PrivateParts {
@@ -88,11 +90,24 @@ pub fn path_of(target: &str) -> &str {
 }
 
 /// `3F` behind a percent sign, or the same encoded again.
-fn is_question_mark(mut escape: &[u8]) -> bool {
+fn is_question_mark(escape: &[u8]) -> bool {
+    matches!(once_encoded(escape), [b'3', b'f' | b'F', ..])
+}
+
+/// What stands behind a percent sign that was itself encoded, however often.
+fn once_encoded(mut escape: &[u8]) -> &[u8] {
     while let Some(again) = escape.strip_prefix(b"25") {
         escape = again;
     }
-    matches!(escape, [b'3', b'f' | b'F', ..])
+    escape
+}
+
+/// True for a URL that may have a query, a fragment or a name and password, however it is written.
+pub fn names_more_than_a_path(url: &str) -> bool {
+    let bytes = url.as_bytes();
+    let is_mark = |escape: &[u8]| is_question_mark(escape) || matches!(once_encoded(escape), [b'2', b'3', ..] | [b'4', b'0', ..]);
+    let has_mark = memchr::memchr3(b'?', b'#', b'@', bytes).is_some() || memchr::memchr(b'\\', bytes).is_some();
+    has_mark || memchr::memchr_iter(b'%', bytes).any(|place| is_mark(&bytes[place + 1..]))
 }
 
 /// True for a member that no format knows and that may tell of the viewer, by its name or, if it is an object or

@@ -30,7 +30,7 @@ struct Treatment {
     query_at: Option<usize>,
     is_cmcd_in_query: bool,
     is_cmcd_in_headers: bool,
-    names_viewer: bool,
+    cmcd_tells: bool,
 }
 
 impl Privacy {
@@ -75,7 +75,7 @@ impl Privacy {
             query_at: place_of_query(&parts, &texts),
             is_cmcd_in_query: request.cmcd_carrier == Some(CMCD_IN_QUERY),
             is_cmcd_in_headers: request.cmcd_carrier == Some(CMCD_IN_HEADERS),
-            names_viewer: private.cmcd_names_viewer && self.policy == IdentityPolicy::Pseudonym,
+            cmcd_tells: private.cmcd_tells,
         };
         let mut out = String::new();
         let mut done = 0;
@@ -112,7 +112,7 @@ impl Privacy {
             (true, false) => Query::Listed,
             (true, true) => Query::ListedAndCmcd,
         };
-        let plain_cmcd = |text: &str| match treatment.names_viewer {
+        let plain_cmcd = |text: &str| match treatment.cmcd_tells {
             true => self.without_names(text).unwrap_or_else(|| text.to_owned()),
             false => text.to_owned(),
         };
@@ -124,10 +124,11 @@ impl Privacy {
             Holds::RequestLine => Cow::Owned(self.request_line(text, kept, treatment)),
             Holds::Garbled => Cow::Borrowed(GARBLED),
             Holds::Withheld => Cow::Borrowed(""),
+            Holds::CmcdUrl => self.lists.named_urls(text).map_or(Cow::Borrowed(text), Cow::Owned),
             _ if !treatment.is_cmcd_in_headers => Cow::Borrowed(""),
             Holds::HeadersBlock => Cow::Owned(headers_block_of_cmcd(text, plain_cmcd)),
             Holds::CustomField => Cow::Owned(custom_items_of_cmcd(text, plain_cmcd)),
-            Holds::Cmcd if treatment.names_viewer => Cow::Owned(plain_cmcd(text)),
+            Holds::Cmcd if treatment.cmcd_tells => Cow::Owned(plain_cmcd(text)),
             Holds::Cmcd => Cow::Borrowed(text),
         }
     }
@@ -135,7 +136,7 @@ impl Privacy {
     fn target(&self, text: &str, kept: Query, treatment: &Treatment) -> String {
         let target = self.lists.target(text, kept);
         match target.split_once('?') {
-            Some((path, query)) if treatment.names_viewer => {
+            Some((path, query)) if treatment.cmcd_tells => {
                 format!("{path}?{}", self.query(Cow::Borrowed(query), treatment))
             }
             _ => target,
@@ -154,7 +155,7 @@ impl Privacy {
 
     /// A query that was treated, with pseudonyms in its CMCD.
     fn query<'a>(&self, query: Cow<'a, str>, treatment: &Treatment) -> Cow<'a, str> {
-        if !treatment.names_viewer || !treatment.is_cmcd_in_query {
+        if !treatment.cmcd_tells || !treatment.is_cmcd_in_query {
             return query;
         }
         let parts: Vec<String> = parameters(&query)
@@ -173,10 +174,13 @@ impl Privacy {
         replace_in_text(text, |id, identity| self.name_of(id, identity))
     }
 
-    fn name_of(&self, id: &str, identity: Identity) -> String {
+    /// What stands for a value that must not be stored as it is. `None`: it may.
+    fn name_of(&self, value: &str, identity: Identity) -> Option<String> {
         match identity {
-            Identity::Position => String::new(),
-            Identity::User | Identity::Device => self.pseudonym(&unescaped(id)),
+            Identity::Position => Some(String::new()),
+            Identity::Url => self.lists.named_urls(value),
+            Identity::User | Identity::Device if self.policy == IdentityPolicy::Keep => None,
+            Identity::User | Identity::Device => Some(self.pseudonym(&unescaped(value))),
         }
     }
 }

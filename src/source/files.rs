@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::lines::{self, CHUNK_BYTES, Codec, HEAD_BYTES, LastLine, LineReader, comment_header, first_record, share_of};
+use super::lines::{self, CHUNK_BYTES, Codec, HEAD_BYTES, LastLine, LineReader, first_record, last_field_list, share_of, split_header};
 use super::{BatchLimits, Part};
 use crate::event::decode::{Format, detect};
 
@@ -59,6 +59,8 @@ pub struct FilesSpec {
     pub path: PathBuf,
     /// `None`: detected per file.
     pub format: Option<Format>,
+    /// The first line names the columns and is no record.
+    pub names_columns: bool,
 }
 
 /// A file that was found and waits for its position.
@@ -67,6 +69,7 @@ pub struct Discovered {
     pub path: PathBuf,
     pub partition: Arc<str>,
     pub format: Option<Format>,
+    /// What binds the columns of its first record.
     pub header: Arc<[u8]>,
     /// The first record's line, to tell the file's place in time.
     pub first_line: Vec<u8>,
@@ -77,6 +80,8 @@ struct Followed {
     found: Discovered,
     codec: Codec,
     offset: i64,
+    /// What binds the columns at `offset`; `None`: a `#Fields` line may stand before it and was not looked for.
+    header: Option<Arc<[u8]>>,
     /// How far it has been read in event time; the earliest is read next.
     read_to_ms: i64,
     /// Size when the file was last read to its end.
@@ -91,6 +96,22 @@ pub struct FileSource {
     files: BTreeMap<PathBuf, Followed>,
     queue: BTreeSet<PathBuf>,
     open: BTreeMap<PathBuf, LineReader>,
+}
+
+impl Followed {
+    /// The header at `offset`. Where reading begins in the middle of a file that has field lists, what stands
+    /// before is read for the newest of them.
+    fn header_in_force(&mut self) -> Result<Arc<[u8]>, FilesError> {
+        if let Some(header) = &self.header {
+            return Ok(Arc::clone(header));
+        }
+        let path = &self.found.path;
+        let before = open_at(path, self.codec, 0)?.take(self.offset.unsigned_abs());
+        let header = lines::newest_field_list(before).map_err(|error| read_error(path, self.codec, self.offset, &error))?;
+        let header = header.map_or_else(|| Arc::clone(&self.found.header), Arc::from);
+        self.header = Some(Arc::clone(&header));
+        Ok(header)
+    }
 }
 
 impl FileSource {
@@ -124,7 +145,7 @@ impl FileSource {
             }
             paths.sort();
             for path in paths {
-                if let Some(new) = self.look_at(&path, spec.format)? {
+                if let Some(new) = self.look_at(&path, &spec)? {
                     found.push(new);
                 }
             }
@@ -132,13 +153,13 @@ impl FileSource {
         Ok(found)
     }
 
-    fn look_at(&mut self, path: &Path, format: Option<Format>) -> Result<Option<Discovered>, FilesError> {
+    fn look_at(&mut self, path: &Path, spec: &FilesSpec) -> Result<Option<Discovered>, FilesError> {
         let size_bytes = std::fs::metadata(path).map_err(unreadable(path))?.len();
         let is_known = |followed: &Followed| size_bytes == followed.read_size || self.queue.contains(path);
         if self.files.get(path).is_some_and(is_known) {
             return Ok(None);
         }
-        let found = inspect(path, format, size_bytes)?;
+        let found = inspect(path, spec, size_bytes)?;
         if let Some(followed) = self.files.get(path) {
             // A longer file that begins otherwise is a new one: the old one was rotated away between two looks.
             let has_grown = size_bytes > followed.read_size && found.partition == followed.found.partition;
@@ -157,9 +178,11 @@ impl FileSource {
         let codec = codec_of(&found.path).unwrap_or(Codec::Plain);
         let path = found.path.clone();
         self.queue.insert(path.clone());
+        let is_bound = offset == 0 || !found.header.starts_with(b"#");
         self.files.insert(
             path,
             Followed {
+                header: is_bound.then(|| Arc::clone(&found.header)),
                 found,
                 codec,
                 offset,
@@ -261,7 +284,7 @@ impl FileSource {
         let mut part = Part {
             partition: Arc::clone(&followed.found.partition),
             format: followed.found.format,
-            header: Arc::clone(&followed.found.header),
+            header: followed.header_in_force()?,
             buffer: Vec::new(),
             lines: Vec::new(),
             from: followed.offset,
@@ -277,6 +300,9 @@ impl FileSource {
             .read_part(&mut part, limits, last_line)
             .map_err(|error| read_error(path, followed.codec, followed.offset, &error))?;
         followed.offset = part.to;
+        if let Some(list) = last_field_list(&part) {
+            followed.header = Some(list.into());
+        }
         if part.finished {
             // What was read, not what is there by now: somebody may have written on since.
             followed.read_size = match followed.codec {
@@ -310,7 +336,7 @@ fn list(path: &Path, depth: usize, into: &mut Vec<PathBuf>) -> Result<(), FilesE
     Ok(())
 }
 
-fn inspect(path: &Path, format: Option<Format>, size_bytes: u64) -> Result<Discovered, FilesError> {
+fn inspect(path: &Path, spec: &FilesSpec, size_bytes: u64) -> Result<Discovered, FilesError> {
     let codec = codec_of(path)?;
     let mut head = Vec::with_capacity(HEAD_BYTES);
     let read = open_at(path, codec, 0)?.take(HEAD_BYTES as u64).read_to_end(&mut head);
@@ -319,8 +345,9 @@ fn inspect(path: &Path, format: Option<Format>, size_bytes: u64) -> Result<Disco
     {
         return Err(read_error(path, codec, 0, &error));
     }
-    // Comments stand alike at the head of every log: the first record tells one from the other.
-    let identity = first_record(&head).unwrap_or(&head);
+    // Headers stand alike at the head of every log: the first record tells one from the other.
+    let (header, records) = split_header(&head, spec.names_columns);
+    let identity = first_record(records).unwrap_or(&head);
     let fingerprint = xxh3_64(&identity[..identity.len().min(FINGERPRINT_BYTES)]);
     // The last line may still be written to, unless more is there than is looked at.
     let is_whole = codec != Codec::Plain || head.len() == HEAD_BYTES;
@@ -329,14 +356,14 @@ fn inspect(path: &Path, format: Option<Format>, size_bytes: u64) -> Result<Disco
     } else {
         memchr::memrchr(b'\n', &head).map_or(0, |end| end + 1)
     };
-    let first_line = first_record(&head[..whole_bytes]).unwrap_or_default().to_vec();
+    let (_, whole_records) = split_header(&head[..whole_bytes], spec.names_columns);
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     Ok(Discovered {
         path: path.to_path_buf(),
         partition: format!("{}#{:08x}", absolute.display(), fingerprint & 0xffff_ffff).into(),
-        format: format.or_else(|| detect(&head)),
-        header: comment_header(&head).into(),
-        first_line,
+        format: spec.format.or_else(|| detect(&head)),
+        header: header.into(),
+        first_line: first_record(whole_records).unwrap_or_default().to_vec(),
         size_bytes,
     })
 }

@@ -186,6 +186,7 @@ mod tests {
             let spec = FilesSpec {
                 path: folder.path().to_path_buf(),
                 format: None,
+                names_columns: false,
             };
             FolderSource::new("files", FileSource::new(vec![spec], false), None)
         };

@@ -7,7 +7,7 @@
 //! is skipped without being held, its length kept.
 //! Invariant: offsets count unpacked bytes, so the same stream gives the same lines from any line start.
 
-use std::io::{BufRead, Read};
+use std::io::{BufRead, BufReader, Read};
 
 use super::{BatchLimits, Line, Part};
 use crate::event::decode::RECORD_BYTES_MAX;
@@ -83,10 +83,49 @@ pub fn first_record(head: &[u8]) -> Option<&[u8]> {
         .find(|line| !line.trim_ascii().is_empty() && !line.starts_with(b"#"))
 }
 
-/// Comment lines at the head that bind the columns of what follows (`#Fields`).
-pub fn comment_header(head: &[u8]) -> Vec<u8> {
-    let lines = head.split_inclusive(|byte| *byte == b'\n');
-    lines.take_while(|line| line.starts_with(b"#")).flatten().copied().collect()
+/// Splits a head into what binds the columns of the records and the rest of it: comment lines (`#Fields`),
+/// which the rest begins with again, or the line that names the columns of a CSV. A line without its end
+/// names nothing yet, and no record follows it.
+pub fn split_header(head: &[u8], names_columns: bool) -> (&[u8], &[u8]) {
+    if !names_columns {
+        let lines = head.split_inclusive(|byte| *byte == b'\n');
+        let length = lines.take_while(|line| line.starts_with(b"#")).map(<[u8]>::len).sum();
+        return (&head[..length], head);
+    }
+    let blank = head.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+    match memchr::memchr(b'\n', &head[blank..]) {
+        Some(end) => head.split_at(blank + end + 1),
+        None => (&[], &[]),
+    }
+}
+
+/// The newest `#Fields` line of a part, which binds the columns of what follows; looked for in logs that open
+/// with one.
+pub fn last_field_list(part: &Part) -> Option<&[u8]> {
+    let lines = part.lines.iter().rev().map(|line| &part.buffer[line.start..line.end]);
+    lines.take_while(|_| part.header.starts_with(b"#")).find(|line| is_field_list(line))
+}
+
+/// The newest `#Fields` line of a stream.
+///
+/// # Errors
+/// The stream breaks.
+pub fn newest_field_list(stream: impl Read) -> std::io::Result<Option<Vec<u8>>> {
+    let mut stream = BufReader::with_capacity(CHUNK_BYTES, stream);
+    let (mut newest, mut line, mut is_start) = (None, Vec::new(), true);
+    while stream.by_ref().take(RECORD_BYTES_MAX as u64).read_until(b'\n', &mut line)? > 0 {
+        if is_start && is_field_list(&line) {
+            newest = Some(line.clone());
+        }
+        is_start = line.ends_with(b"\n");
+        line.clear();
+    }
+    Ok(newest)
+}
+
+fn is_field_list(line: &[u8]) -> bool {
+    const START: &[u8] = b"#fields:";
+    line.get(..START.len()).is_some_and(|start| start.eq_ignore_ascii_case(START))
 }
 
 /// Reads over the first bytes of an unpacked stream.
@@ -356,7 +395,7 @@ mod tests {
             reader.read_to_end(&mut unpacked).expect("sound");
             assert_eq!(unpacked, text);
         }
-        assert_eq!(comment_header(text), b"#Fields: a b\n");
+        assert_eq!(split_header(text, false), (&b"#Fields: a b\n"[..], &text[..]));
         assert_eq!(first_record(text), Some(&b"1\t2"[..]));
     }
 }

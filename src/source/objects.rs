@@ -74,6 +74,8 @@ pub struct ObjectsSettings {
     pub suffixes: Vec<String>,
     /// `None`: detected per object.
     pub format: Option<Format>,
+    /// The first line of an object names its columns and is no record.
+    pub names_columns: bool,
     /// How often is listed; `None`: never, which needs a queue.
     pub list_every: Option<Duration>,
     /// How far back the hours of a prefix are filled in. CloudFront delivers up to 24 h late.
@@ -105,6 +107,7 @@ impl ObjectsSettings {
             prefix: String::new(),
             suffixes: Vec::new(),
             format: None,
+            names_columns: false,
             list_every: Some(Duration::from_secs(60)),
             late: Duration::from_hours(26),
             horizon: Duration::from_hours(24 * 7),
@@ -195,6 +198,7 @@ impl ObjectSource {
             source_name: settings.name.clone(),
             bucket: bucket.clone(),
             format: settings.format,
+            names_columns: settings.names_columns,
             patience: settings.patience,
             flight: Arc::clone(&flight),
             arrivals: into,

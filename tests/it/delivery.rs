@@ -248,6 +248,11 @@ fn the_cdns_stand_side_by_side_with_their_own_day_before() {
             row("2026-01-02T12:01:00Z", 1, 200.0, Some(200.0)),
         ]
     );
+    let hits = bench.sql(
+        "SELECT round(ttfb_hit_day_before_ms, -1) AS before, round(ttfb_hit_to_day_before, 1) AS ratio, ttfb_miss_to_day_before AS of_misses \
+         FROM gold.cdn_compare_1m WHERE window_start = TIMESTAMP '2026-01-02T12:00:00Z'",
+    );
+    assert_eq!(hits, [json!({"before": 100.0, "ratio": 4.0, "of_misses": null})]);
     let days = bench.sql("SELECT ttfb_mean_ms, ttfb_to_day_before FROM gold.cdn_compare_1d ORDER BY window_start");
     assert_eq!(
         days,
@@ -289,4 +294,48 @@ fn the_view_adds_up_to_the_tables_behind_it_and_alerts_may_read_it() {
     }
     let fired = bench.int("SELECT count(*) FROM ops.alert_events WHERE rule_uid = 'cdn-answers' AND status = 'firing'");
     assert!(fired > 0, "the rule over the view was judged");
+}
+
+/// The rule of `docs/cdn-logs.md`, with a number that fits a small log.
+fn edge_rule() -> String {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/cdn-logs.md")).expect("the page is there");
+    let (_, behind) = page.split_once("```yaml\nversion: 1\n").expect("the page has a rule");
+    let (rule, _) = behind.split_once("```").expect("a block ends");
+    assert!(rule.contains("min_samples: 500"), "{rule}");
+    format!("version: 1\n{}", rule.replace("min_samples: 500", "min_samples: 20"))
+}
+
+/// Ten requests a minute at two POPs on five days, nine hits of 50 ms and a miss of 1,500 ms. On the last day half of those
+/// at one are misses, and the hits at the other take 80 ms.
+#[test]
+fn a_slow_edge_is_told_from_a_fall_of_the_hit_ratio_by_the_baseline_of_its_hits() {
+    let mut bench = Bench::new();
+    bench.write("rules/edge.yaml", edge_rule());
+    bench.set_settings(&format!("alerts: {{folder: {}}}\n", bench.path("rules").display()));
+    let mut requests = Vec::new();
+    for (day, minute, number) in (0..5).flat_map(|day| (0..12).flat_map(move |minute| (0..10).map(move |number| (day, minute, number)))) {
+        let after_ms = day * DAY_MS + minute * 60_000 + number * 5_000;
+        let is_last = day == 4;
+        for (pop, hits, hit_ms) in [("fra", if is_last { 5 } else { 9 }, 50), ("gru", 9, if is_last { 80 } else { 50 })] {
+            let ttfb_ms = if number < hits { hit_ms } else { 1_500 };
+            let id = format!("{pop}-{day}-{minute}-{number}");
+            requests.push(request(&id, after_ms, "/a/1.m4s", pop, ttfb_ms, None));
+        }
+    }
+    ingest_log(&bench, "cdn.ndjson", &requests);
+    let means = bench.sql(
+        "SELECT pop, sum(ttfb_ms_sum) / sum(ttfb_count) > 500 AS is_slow FROM gold.cdn_1d \
+         WHERE window_start = TIMESTAMP '2026-01-05T00:00:00Z' GROUP BY pop ORDER BY pop",
+    );
+    let of_all = |pop: &str, is_slow: bool| json!({"pop": pop, "is_slow": is_slow});
+    assert_eq!(means, [of_all("FRA", true), of_all("GRU", false)], "hits and misses together blame the other POP");
+    let rows = bench.sql("SELECT message FROM ops.alert_events WHERE status = 'firing'");
+    let fired: Vec<Value> = rows
+        .iter()
+        .map(|row| serde_json::from_str(row["message"].as_str().expect("a message is text")).expect("a message is JSON"))
+        .collect();
+    let dims: Vec<&str> = fired.iter().filter_map(|event: &Value| event["dims"]["pop"].as_str()).collect();
+    assert_eq!(dims, ["GRU"]);
+    let baseline = fired[0]["baseline"]["value"].as_f64().unwrap_or(0.0);
+    assert!((49.0..=51.0).contains(&baseline), "{}", fired[0]);
 }

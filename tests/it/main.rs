@@ -34,6 +34,7 @@ mod kafka;
 mod kill_loops;
 mod killing;
 mod kinesis;
+mod log_headers;
 mod manual;
 mod maxmind;
 mod metrics;

@@ -208,6 +208,47 @@ fn cookies_queries_and_referrers_of_a_cdn_log_are_nowhere_unless_they_are_listed
     assert!(row["cookie"].as_str().is_some_and(|cookie| cookie.contains("ab=blue")), "{row}");
 }
 
+/// `nor` and `url` of CMCD: in a query, in a column of its own, as a list, in a player's own record; under
+/// either policy.
+#[test]
+fn what_stands_behind_the_path_of_a_url_that_a_player_names_is_nowhere() {
+    let log = "#Fields: date time cs-uri-stem sc-status cs-uri-query x-edge-request-id cmcd-next-object-request\n\
+               2026-01-01\t08:00:00\t/v/1.ts\t200\tCMCD=nor%3D%22..%252F2.ts%253Ftoken%253DSECRET-ONCE%22%2Csid%3D%22s-1%22\tid1\t-\n\
+               2026-01-01\t08:00:01\t/v/1.ts\t200\tCMCD=nor%253D%2522..%25252F3.ts%25253Ftoken%25253DSECRET-TWICE%2522%252Csid%253D%2522s-1%2522\tid2\t-\n\
+               2026-01-01\t08:00:02\t/v/1.ts\t200\t-\tid3\t%22..%252F4.ts%253Ftoken%253DSECRET-COLUMN%22\n";
+    let players = "nor=\"..%2F5.ts%3Ftoken%3DSECRET-OWN\",sid=\"s-2\",bl=1000\n\
+                   e=rr,nor=(\"6.ts?token=SECRET-LIST\";r=\"0-99\" \"7.ts\"),rc=200,sid=\"s-3\",ts=1767254400000,url=\"https://ann:SECRET-PASS@cdn.example/5.ts?token=SECRET-URL\",v=2\n\
+                   {\"sid\":\"s-4\",\"bl\":1000,\"nor\":\"8.ts?token=SECRET-JSON\"}\n";
+    let secrets = ["ONCE", "TWICE", "COLUMN", "OWN", "LIST", "PASS", "URL", "JSON"].map(|name| Needle::of(&format!("SECRET-{name}")));
+    assert_found(&format!("{log}{players}"), &secrets);
+    for policy in ["pseudonym", "keep"] {
+        let bench = Bench::new();
+        let (log, players) = (bench.write("cdn.tsv", log), bench.write("players.cmcd", players));
+        let counts = bench.ingest_with(&format!("privacy: {{identity: {policy}}}\n"), &[&log, &players]);
+        assert_eq!(counts["stored"], 6, "{counts}");
+        assert_nowhere(&bench, b"", &secrets, policy);
+        let named = bench.sql("SELECT native_session_id AS session, ext['nor'] AS next FROM silver.player_events ORDER BY 1, 2");
+        let named: Vec<(&str, &str)> = named
+            .iter()
+            .map(|row| (row["session"].as_str().unwrap_or_default(), row["next"].as_str().unwrap_or_default()))
+            .collect();
+        let expected = [
+            ("", "..%2F4.ts"),
+            ("s-1", "..%2F2.ts"),
+            ("s-1", "..%2F3.ts"),
+            ("s-2", "..%2F5.ts"),
+            ("s-3", "[\"6.ts\",\"7.ts\"]"),
+            ("s-4", "8.ts"),
+        ];
+        assert_eq!(named, expected, "{policy}");
+        let payloads = bench.sql("SELECT payload FROM bronze.cdn_logs ORDER BY event_ts");
+        let ends = ["CMCD=nor%3D%22..%252F2.ts%22%2Csid%3D%22s-1%22\tid1\t-", "%2522..%25252F3.ts%2522%252Csid%253D%2522s-1%2522\tid2\t-", "id3\t%22..%252F4.ts%22"];
+        for (row, end) in payloads.iter().zip(ends) {
+            assert!(row["payload"].as_str().is_some_and(|payload| payload.ends_with(end)), "{row}");
+        }
+    }
+}
+
 #[test]
 fn no_address_of_any_fixture_reaches_the_disk() {
     let mut paths: Vec<PathBuf> = ["ref_player.ndjson", "ref_cdn.ndjson", "ref_cdn_v1_row.tsv", "hostile.ndjson"]

@@ -241,7 +241,7 @@ fn identify(line: &str, envelope: &mut Reading<'_, Key>, detail: &mut Reading<'_
         match identity {
             Identity::User => event.user_id = id,
             Identity::Device => event.device_id = id,
-            Identity::Position => {}
+            Identity::Position | Identity::Url => {}
         }
         event.identity_spans.push((range, identity));
     }

@@ -46,6 +46,12 @@ impl Layout {
     }
 }
 
+/// True for a CSV whose columns are named by the first line of each file, and so by nothing else.
+pub fn names_columns(format: Option<Format>, fields: Option<&str>) -> bool {
+    let layout = format.zip(fields).and_then(|(format, fields)| Layout::of(format, fields).ok());
+    matches!(layout, Some(Layout::Mapped(map)) if map.needs_header())
+}
+
 /// Whether a field list of the settings can be used for a format; says nothing of the other formats.
 ///
 /// Errors: `MissingFields`, and what to change.

@@ -191,6 +191,7 @@ fn the_files_source_follows_the_spool_from_segment_to_segment_and_sees_nothing_e
     let spec = FilesSpec {
         path: server.folder.path().to_path_buf(),
         format: None,
+        names_columns: false,
     };
     let mut source = FileSource::new(vec![spec], false);
     let mut read = Vec::new();

@@ -181,6 +181,7 @@ pub struct Announcer {
     pub source_name: String,
     pub bucket: Bucket,
     pub format: Option<Format>,
+    pub names_columns: bool,
     pub patience: Patience,
     pub flight: Arc<Flight>,
     pub arrivals: mpsc::Sender<Arrival>,
@@ -204,7 +205,7 @@ impl Announcer {
         }
         match self.flight.claim(&partition, object.last_modified_ms, place) {
             Claim::Taken => {
-                let item = Box::new(Item::inspect(object, &peeked, self.format));
+                let item = Box::new(Item::inspect(object, &peeked, self.format, self.names_columns));
                 match self.arrivals.send(Arrival::Item(item)).await {
                     Ok(()) => Outcome::Aloft,
                     Err(_) => Outcome::Left,

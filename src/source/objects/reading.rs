@@ -17,7 +17,7 @@ use super::fetch::{self, Chunks, FetchError, Object, Patience, fetch_error_in};
 use super::parquet::RowReader;
 use super::store::Bucket;
 use crate::event::decode::{Format, detect};
-use crate::source::lines::{Codec, HEAD_BYTES, LastLine, LineReader, comment_header, first_record, skip};
+use crate::source::lines::{Codec, HEAD_BYTES, LastLine, LineReader, first_record, skip, split_header};
 use crate::source::{BatchLimits, Part};
 
 /// How much of an object is fetched to tell what it is: more than one packed block of zstd (128 KiB).
@@ -46,8 +46,8 @@ pub struct Item {
 }
 
 impl Item {
-    /// Tells from the first bytes of an object what it is.
-    pub fn inspect(object: Object, peeked: &Bytes, format: Option<Format>) -> Item {
+    /// Tells from the first bytes of an object what it is. `names_columns`: as `decode::names_columns` says.
+    pub fn inspect(object: Object, peeked: &Bytes, format: Option<Format>, names_columns: bool) -> Item {
         if peeked.starts_with(PARQUET_MAGIC) {
             return Item {
                 object,
@@ -64,12 +64,13 @@ impl Item {
             Some(end) if !is_all => end + 1,
             _ => head.len(),
         };
+        let (header, records) = split_header(&head[..whole_bytes], names_columns);
         Item {
             object,
             packing: Packing::Lines(codec),
             format: format.or_else(|| detect(&head)),
-            header: comment_header(&head).into(),
-            first_line: first_record(&head[..whole_bytes]).unwrap_or_default().to_vec(),
+            header: header.into(),
+            first_line: first_record(records).unwrap_or_default().to_vec(),
         }
     }
 
@@ -285,7 +286,7 @@ mod tests {
             size_bytes,
             last_modified_ms: 5,
         };
-        let item = Item::inspect(object, &Bytes::copy_from_slice(bytes), None);
+        let item = Item::inspect(object, &Bytes::copy_from_slice(bytes), None, false);
         assert_eq!(item.packing, packing);
         assert_eq!(String::from_utf8_lossy(&item.header), header);
         assert_eq!(String::from_utf8_lossy(&item.first_line), first_line);

@@ -157,6 +157,7 @@ impl Column {
             Column::Cookie => Holds::Cookie,
             Column::RequestHeaders => Holds::HeadersBlock,
             Column::Withheld => Holds::Withheld,
+            Column::Cmcd("nor") => Holds::CmcdUrl,
             _ => return None,
         })
     }

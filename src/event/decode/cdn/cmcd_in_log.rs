@@ -151,7 +151,7 @@ pub fn take(request: &mut CdnRequest, candidates: &Candidates<'_>) {
     };
     request.cmcd_carrier = Some(extracted.carrier.as_str());
     request.cmcd_decode_depth = extracted.decode_depth;
-    request.private.cmcd_names_viewer = extracted.logged.may_name_viewer();
+    request.private.cmcd_tells = extracted.logged.may_tell();
     if extracted.logged.set.is_ignored() {
         return flag(&mut request.dq_flags, "unsupported_cmcd");
     }

@@ -82,8 +82,8 @@ impl LoggedSet {
         self.set.faults.iter().any(|fault| fault.rule == rule::CUT_BY_LOGGER)
     }
 
-    /// True if it holds an id of a viewer or a device, or was not looked at.
-    pub fn may_name_viewer(&self) -> bool {
+    /// True if it holds an id of a viewer or a device or a URL with more than a path, or was not looked at.
+    pub fn may_tell(&self) -> bool {
         self.set.is_ignored() || !self.set.identity_spans.is_empty()
     }
 

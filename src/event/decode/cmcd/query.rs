@@ -12,7 +12,7 @@ use std::ops::Range;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use super::grammar::Pairs;
-use super::set::identity_of;
+use super::set::identity_in;
 use super::transport::{discovered, span_before_decoding};
 use crate::event::Identity;
 
@@ -99,32 +99,33 @@ fn cmcd_end(value: &str) -> usize {
     if is_quoted { first } else { value.len() }
 }
 
-/// The places of ids in plain pairs, ascending, whatever their version.
+/// The places of ids and telling URLs in plain pairs, ascending, whatever their version.
 pub fn identities_in_text(text: &str) -> Vec<(Range<usize>, Identity)> {
     let pairs = Pairs::of(text).filter(|pair| !pair.span.is_empty());
-    pairs.filter_map(|pair| Some((pair.span, identity_of(pair.key)?))).collect()
+    pairs.filter_map(|pair| Some((pair.span.clone(), identity_in(&pair)?))).collect()
 }
 
-/// The text with `replacement` of each id in its place. `None`: it has none.
-pub fn replace_in_text(text: &str, replacement: impl Fn(&str, Identity) -> String) -> Option<String> {
-    let identities = identities_in_text(text);
-    if identities.is_empty() {
-        return None;
-    }
-    let mut out = String::with_capacity(text.len());
+/// The text with what `replacement` gives in place of each id and telling URL. `None`: all may stay.
+pub fn replace_in_text(text: &str, replacement: impl Fn(&str, Identity) -> Option<String>) -> Option<String> {
+    let mut out = String::new();
     let mut done = 0;
-    for (span, identity) in identities {
+    for (span, identity) in identities_in_text(text) {
+        let Some(replacement) = replacement(&text[span.clone()], identity) else {
+            continue;
+        };
         out.push_str(&text[done..span.start]);
-        out.push_str(&replacement(&text[span.clone()], identity));
+        out.push_str(&replacement);
         done = span.end;
+    }
+    if done == 0 {
+        return None;
     }
     out.push_str(&text[done..]);
     Some(out)
 }
 
-/// The same in what stands behind `CMCD=`, encoded as often as it was. `replacement` gives letters, digits and
-/// hyphens.
-pub fn replace_in_value(value: &str, replacement: impl Fn(&str, Identity) -> String) -> Option<String> {
+/// The same in what stands behind `CMCD=`, encoded as often as it was.
+pub fn replace_in_value(value: &str, replacement: impl Fn(&str, Identity) -> Option<String>) -> Option<String> {
     let (text, depth) = discovered(value);
     let mut out = String::with_capacity(value.len());
     let mut done = 0;
@@ -133,8 +134,11 @@ pub fn replace_in_value(value: &str, replacement: impl Fn(&str, Identity) -> Str
         if sent == (0..value.len()) {
             return replace_in_text(&text, replacement).map(|text| encoded(text, depth));
         }
+        let Some(replacement) = replacement(&text[span], identity) else {
+            continue;
+        };
         out.push_str(&value[done..sent.start]);
-        out.push_str(&replacement(&text[span], identity));
+        out.push_str(&encoded(replacement, depth));
         done = sent.end;
     }
     if done == 0 {
@@ -144,7 +148,8 @@ pub fn replace_in_value(value: &str, replacement: impl Fn(&str, Identity) -> Str
     Some(out)
 }
 
-fn encoded(mut text: String, depth: i64) -> String {
+/// The text percent-encoded so many times.
+pub fn encoded(mut text: String, depth: i64) -> String {
     for _ in 0..depth {
         text = utf8_percent_encode(&text, ENCODED).to_string();
     }
@@ -173,7 +178,7 @@ mod tests {
 
     #[test]
     fn ids_are_replaced_at_every_depth() {
-        let replace = |id: &str, identity: Identity| format!("{identity:?}-{}", id.len());
+        let replace = |id: &str, identity: Identity| Some(format!("{identity:?}-{}", id.len()));
         let check = |value: &str, expected: Option<&str>| {
             assert_eq!(replace_in_value(value, replace).as_deref(), expected, "{value}");
         };
@@ -186,6 +191,8 @@ mod tests {
         );
         check("v=9,com.x-uid=\"ann\"", Some("v=9,com.x-uid=\"User-3\""));
         check("bs%2Cx-uid%3D%22%FF%22", Some("bs%2Cx-uid%3D%22User-3%22"));
+        check("bs%2Cnor%3D%22a%253Fb%22", Some("bs%2Cnor%3D%22Url-5%22"));
+        check("bs%2Cnor%3D%22..%252Fa%22", None);
     }
 
     proptest! {

@@ -13,6 +13,7 @@ use super::keys::{Key, Shard};
 use super::rule;
 use super::value::{Ranged, Reader, Tagged, Value};
 use crate::event::decode::text::cut;
+use crate::event::private::names_more_than_a_path;
 use crate::event::{Identity, KeyFault};
 
 /// The highest version understood.
@@ -69,7 +70,7 @@ pub struct CmcdSet {
     pub(super) sent: Vec<(Key, String)>,
     pub(super) user_id: Option<String>,
     pub(super) device_id: Option<String>,
-    /// Where the text that was read holds user and device ids, ascending.
+    /// Where the text that was read holds user and device ids and telling URLs, ascending.
     pub(super) identity_spans: Vec<(Range<usize>, Identity)>,
     /// The URL whose query carried the set, without its query.
     pub(super) request_url: Option<String>,
@@ -198,6 +199,9 @@ impl CmcdSet {
                 continue;
             };
             set.check_header(key, *shard);
+            if is_telling_url(key, &pair.value) {
+                set.identity_spans.push((pair.span.clone(), Identity::Url));
+            }
             let mut reader = Reader {
                 version: set.version,
                 is_json,
@@ -362,13 +366,30 @@ impl CmcdSet {
         let field = match identity {
             Identity::User => &mut self.user_id,
             Identity::Device => &mut self.device_id,
-            Identity::Position => return,
+            Identity::Position | Identity::Url => return,
         };
         *field = Some(kept.to_owned()).filter(|id| !id.is_empty());
     }
 }
 
-pub(super) fn identity_of(key: &str) -> Option<Identity> {
+/// What the value of a pair must not be stored for as it is.
+pub(super) fn identity_in(pair: &Pair<'_>) -> Option<Identity> {
+    let is_url = Key::find(pair.key).is_some_and(|key| is_telling_url(key, &pair.value));
+    if is_url { Some(Identity::Url) } else { identity_of(pair.key) }
+}
+
+/// True for a key of URLs whose value may hold more than paths.
+fn is_telling_url(key: Key, raw: &Raw<'_>) -> bool {
+    matches!(key, Key::Nor | Key::Url)
+        && match raw {
+            Raw::Text(text, _) | Raw::List(text) => names_more_than_a_path(text),
+            Raw::Token(word, _) | Raw::Word(word) => names_more_than_a_path(word),
+            Raw::Malformed => true,
+            Raw::Boolean(_) | Raw::Number(..) => false,
+        }
+}
+
+fn identity_of(key: &str) -> Option<Identity> {
     let ends = |ending: &str| {
         let start = key.len().checked_sub(ending.len());
         start.is_some_and(|start| key.as_bytes()[start..].eq_ignore_ascii_case(ending.as_bytes()))
