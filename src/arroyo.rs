@@ -2,10 +2,11 @@
 //!
 //! Stands beside the lake, not on it: the shell hands over what each pipeline reads and writes as plain
 //! lists. `text` writes declarations around the query file, `cluster` speaks Arroyo's REST API, `deploy`
-//! finds out what differs and changes it as a whole or not at all.
+//! finds out what differs and changes it as a whole or not at all; `results` reads what comes back.
 //!
 //! ```text
 //! pipelines/x.sql + silver's columns + gold's columns  ->  text  ->  REST body  ->  cluster
+//! cluster  ->  playhead.gold.x  ->  results  ->  rollup::collect
 //! ```
 //!
 //! Invariant: the query file is in the text byte for byte, between our declarations and its end.
@@ -13,6 +14,7 @@
 
 pub mod cluster;
 pub mod deploy;
+pub mod results;
 mod text;
 
 use sha2::{Digest, Sha256};
@@ -74,6 +76,16 @@ pub struct Program {
     pub checkpoint_every_ms: u64,
 }
 
+/// Column of a result that is also its key: the window's start as text.
+pub const WINDOW_KEY: &str = "playhead_window";
+/// Column of a result that tells which text made it: the fingerprint.
+pub const MADE_BY: &str = "playhead_text";
+
+/// Topic that the results of a pipeline go to.
+pub fn results_topic(topics: &str, pipeline: &str) -> String {
+    format!("{topics}.gold.{pipeline}")
+}
+
 /// Hex digits of a fingerprint: 64 bits tell the texts of one pipeline apart.
 const FINGERPRINT_DIGITS: usize = 16;
 
@@ -91,7 +103,7 @@ impl Program {
         let head = text::declarations(unit, settings, &fingerprint);
         Program {
             name: unit.name.clone(),
-            text: format!("{head}{}\n;\n", unit.query),
+            text: format!("{head}{}{}", unit.query, text::END),
             functions: unit.functions.clone(),
             fingerprint,
             parallelism: settings.parallelism,
@@ -146,7 +158,7 @@ mod tests {
     fn the_query_file_is_in_the_text_byte_for_byte() {
         let program = Program::new(&unit(QUERY), &settings());
         assert!(
-            program.text.ends_with(&format!("INSERT INTO gold_cdn_1m\n{QUERY}\n;\n")),
+            program.text.ends_with(&format!("\nFROM (\n{QUERY}\n) AS made\n;\n")),
             "{}",
             program.text
         );
@@ -163,6 +175,17 @@ mod tests {
         }
         assert!(program.text.contains("topic = 'playhead.silver.cdn_requests'"), "{}", program.text);
         assert!(program.text.contains("topic = 'playhead.gold.cdn_1m'"), "{}", program.text);
+    }
+
+    #[test]
+    fn each_result_says_which_text_made_it_and_has_its_window_as_key() {
+        let program = Program::new(&unit(QUERY), &settings());
+        let insert = format!(
+            "INSERT INTO gold_cdn_1m\nSELECT window_start, cdn, CAST(window_start AS TEXT) AS playhead_window, '{}' AS playhead_text\n",
+            program.fingerprint
+        );
+        assert!(program.text.contains(&insert), "{}", program.text);
+        assert!(program.text.contains("'sink.key_field' = 'playhead_window'"), "{}", program.text);
     }
 
     #[test]

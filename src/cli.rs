@@ -21,7 +21,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::clock::SystemClock;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Role};
 use crate::daemon::{self, Complaints, Progress, Summary};
 use crate::ingest::Counts;
 use crate::lake::Lake;
@@ -79,6 +79,9 @@ enum Command {
     /// Follow the sources of the settings until stopped.
     #[command(after_help = "Example:\n  playhead run --settings playhead.yaml")]
     Run {
+        /// Which part of a cluster this is; overrides the setting.
+        #[arg(long, value_enum)]
+        role: Option<Role>,
         #[command(flatten)]
         settings: SettingsArgs,
     },
@@ -234,7 +237,7 @@ async fn dispatch(command: Command) -> anyhow::Result<u8> {
             json,
             settings,
         } => ingest(&settings, &paths, format.as_deref(), fields.as_deref(), json).await,
-        Command::Run { settings } => until_stopped(&settings, Work::Follow).await,
+        Command::Run { role, settings } => until_stopped(&settings, Work::Run { role }).await,
         Command::Serve { settings } => until_stopped(&settings, Work::Serve).await,
         Command::Sql {
             query,
@@ -385,7 +388,7 @@ impl Progress for Bar {
 
 /// What goes on until it is stopped.
 enum Work {
-    Follow,
+    Run { role: Option<Role> },
     Serve,
     Relay { once: bool },
 }
@@ -402,12 +405,15 @@ fn stop_asked() -> tokio::sync::watch::Receiver<bool> {
 }
 
 async fn until_stopped(settings: &SettingsArgs, work: Work) -> anyhow::Result<u8> {
-    let config = load(settings, "")?;
+    let mut config = load(settings, "")?;
+    if let Work::Run { role: Some(role) } = work {
+        config.role = role;
+    }
     telemetry::start(&config.log);
     let stop = stop_asked();
     let clock = Arc::new(SystemClock);
     let ended = match work {
-        Work::Follow => daemon::follow(&config, clock, stop).await,
+        Work::Run { .. } => daemon::run(&config, clock, stop).await,
         Work::Serve => daemon::serve(&config, clock, stop).await,
         Work::Relay { once } => daemon::relay(&config, once, stop).await,
     };

@@ -28,7 +28,7 @@ use url::Url;
 
 use crate::lake::upkeep::{Retention, UpkeepSettings};
 use crate::publish::PublishSettings;
-pub use arroyo::{Arroyo, Relay};
+pub use arroyo::{Arroyo, Collect, Relay, Role};
 pub use cdn::Cdn;
 use file::{ConfigFile, Places, Source};
 pub use page::{Live, Page};
@@ -78,6 +78,8 @@ const SQL_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(100)..=Durat
 /// All settings.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
+    /// Which part of a cluster this daemon is.
+    pub role: Role,
     /// The daemon's own folder; the tables lie in it unless `lake` says otherwise.
     pub data: PathBuf,
     pub lake: Option<RemoteLake>,
@@ -99,6 +101,7 @@ pub struct Config {
     pub sql: Sql,
     pub arroyo: Arroyo,
     pub relay: Relay,
+    pub collect: Collect,
     pub log: Log,
 }
 
@@ -404,6 +407,8 @@ fn resolve(written: ConfigFile, checks: &mut Checks, is_folder: &dyn Fn(&Path) -
             brokers: written.relay.brokers,
             properties: written.relay.properties.unwrap_or_default(),
         },
+        collect: arroyo::collect(written.collect, checks),
+        role: written.role.unwrap_or_default(),
         log: Log {
             format: written.log.format.unwrap_or_default(),
             level: written.log.level.unwrap_or_default(),

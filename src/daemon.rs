@@ -10,6 +10,7 @@
 mod answers;
 mod check;
 mod cluster;
+mod collect;
 mod dashboards;
 mod follow;
 mod gold;
@@ -19,6 +20,7 @@ mod once;
 mod publishing;
 mod reader;
 mod relay;
+mod roles;
 mod sending;
 mod sources;
 mod status;
@@ -28,8 +30,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::alert::rule::RuleSet;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Role};
 use crate::enrich::Enricher;
 use crate::ingest::intake::{Batch, NewPartition};
 use crate::ingest::{Epoch, Ingest};
@@ -44,7 +47,9 @@ use crate::telemetry::chain;
 use crate::telemetry::metrics::Meters;
 use crate::watch::{self, Heard, OwnHealth, Watch};
 
+use crate::sql::pipeline::Pipeline;
 use gold::{Gold, Keeper};
+use roles::{collector, judged, leave_gold_to_arroyo, source_names};
 use sending::Sending;
 
 pub use answers::serve;
@@ -55,6 +60,7 @@ pub use follow::follow;
 pub use identity::database_complaints;
 pub use once::{Progress, Summary, ingest_once};
 pub use relay::relay;
+pub use roles::run;
 
 /// Where the tables lie by the settings.
 ///
@@ -117,19 +123,21 @@ impl Parts {
         let ingest = Ingest::open(Arc::clone(&lake), enricher, privacy, shards, &config.data, clock.now_ms()).await?;
         let limits = query_limits(config);
         let lateness_ms = i64::try_from(config.windows.lateness.as_millis()).unwrap_or(i64::MAX);
+        if config.role == Role::Ingest {
+            leave_gold_to_arroyo(&lake, &pipelines).await?;
+        }
         let rollup = Rollup::open(Arc::clone(&lake), pipelines.clone(), lateness_ms, limits.memory_bytes).await?;
-        let defaults = SnsDefaults {
-            endpoint_url: config.sns.endpoint_url.clone(),
-            region: config.sns.region.clone(),
+        let collector = match meters {
+            Some(meters) => collector(config, &lake, &pipelines, meters, clock.now_ms()).await?,
+            None => None,
         };
-        let notifier = config.alerts.deliver.then(|| Notifier::new(defaults, terminal, watch::producer()));
-        let watch = Watch::open(Arc::clone(&lake), rules, pipelines, limits, notifier, Arc::clone(&clock)).await?;
+        let watch = watch_over(config, &lake, judged(config, rules), pipelines, &clock, terminal).await?;
         // Without metrics nothing is followed: files are read once.
         let own_health = match meters {
             Some(_) => Some(
                 OwnHealth::open(
                     Arc::clone(&lake),
-                    sources::names(config).into_iter().map(str::to_owned),
+                    source_names(config).into_iter().map(str::to_owned),
                     clock.now_ms(),
                 )
                 .await?,
@@ -140,7 +148,7 @@ impl Parts {
         Ok(Parts {
             ingest,
             heard: own_health.as_ref().map(OwnHealth::heard).unwrap_or_default(),
-            gold: Gold::new(Keeper::new(rollup, watch, own_health, Arc::clone(&clock))),
+            gold: Gold::new(Keeper::new(rollup, watch, collector, own_health, Arc::clone(&clock))),
             sending,
             lateness_ms,
             clock,
@@ -209,6 +217,31 @@ impl Parts {
         }
         Ok(starts)
     }
+}
+
+/// The rules in force, with their memory and who tells of them.
+async fn watch_over(
+    config: &Config,
+    lake: &Arc<Lake>,
+    rules: RuleSet,
+    pipelines: Vec<Pipeline>,
+    clock: &Arc<dyn Clock>,
+    terminal: Terminal,
+) -> anyhow::Result<Watch> {
+    let defaults = SnsDefaults {
+        endpoint_url: config.sns.endpoint_url.clone(),
+        region: config.sns.region.clone(),
+    };
+    let notifier = config.alerts.deliver.then(|| Notifier::new(defaults, terminal, watch::producer()));
+    Ok(Watch::open(
+        Arc::clone(lake),
+        rules,
+        pipelines,
+        query_limits(config),
+        notifier,
+        Arc::clone(clock),
+    )
+    .await?)
 }
 
 /// A settings error that a person mends, as opposed to a failure of the world.

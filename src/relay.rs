@@ -130,11 +130,17 @@ impl Relay {
         format!("{}.silver.{view}", self.topics)
     }
 
-    /// The minute before which a view's rows are published; `None`: nothing ever was.
+    /// The group whose offsets are the positions of this lake.
+    pub fn group(&self) -> &str {
+        &self.group
+    }
+
+    /// The minute before which a view's rows are published; `None`: nothing ever was. `has_begun`: something of this
+    /// lake has been; without it rows in the topic are another lake's.
     ///
     /// # Errors
     /// The broker does not tell, or has forgotten it: to begin anew would publish rows twice.
-    pub fn position(&self, view: &str) -> Result<Option<i64>, RelayError> {
+    pub fn position(&self, view: &str, has_begun: bool) -> Result<Option<i64>, RelayError> {
         let mut wanted = TopicPartitionList::new();
         wanted.add_partition(&self.topic(view), 0);
         let told = self
@@ -144,7 +150,7 @@ impl Relay {
         let offset = told.elements().first().map(|element| element.offset());
         match offset {
             Some(Offset::Offset(minute)) => Ok(Some(minute)),
-            _ if self.has_held_rows(view)? => Err(RelayError::PositionLost {
+            _ if has_begun && self.has_held_rows(view)? => Err(RelayError::PositionLost {
                 topic: self.topic(view),
                 group: self.group.clone(),
             }),

@@ -7,10 +7,12 @@
 //! are still to do, so a crash at any moment loses no window.
 //! Invariant: a run that needs more memory than it may have ends nothing: it is halved, and a window that
 //! does not fit alone stays pending, with the coarser windows over it, while all others go on.
-//! Invariant: a table has one writer; what is Arroyo's is left alone (`owner`).
+//! Invariant: a table has one writer; what is Arroyo's is left alone (`owner`), but for what `collect` brings back;
+//! the coarser tables over that are computed here, from its rows.
 //! Invariant: the first computation of a window and its tenth after late data take the same path.
 
 pub mod again;
+pub mod collect;
 pub mod owner;
 mod room;
 
@@ -44,7 +46,9 @@ const MINUTES_PER_DAY: i64 = 1440;
 struct Work {
     pipeline: Pipeline,
     spec: TableSpec,
-    /// Minutes of silver that changed and are not in the gold table yet.
+    /// The tables whose changes reach it.
+    sources: Vec<String>,
+    /// Minutes of them that changed and are not in the gold table yet.
     pending: BTreeSet<i64>,
     /// There is something of the silver table that the pipeline begins with; before, nothing is pending.
     has_begun: bool,
@@ -56,8 +60,8 @@ struct Work {
 pub struct Rollup {
     lake: Arc<Lake>,
     work: Vec<Work>,
-    /// Silver versions whose minutes are in `pending` or in gold.
-    seen: BTreeMap<&'static str, i64>,
+    /// Versions of the sources whose minutes are in `pending` or in gold.
+    seen: BTreeMap<String, i64>,
     lateness_ms: i64,
     memory_bytes: usize,
 }
@@ -94,15 +98,16 @@ impl Rollup {
             lateness_ms,
             memory_bytes,
         };
-        for view in WINDOWED_VIEWS {
-            rollup.seen.insert(view.table, rollup.lake.version(view.table).await?);
-        }
         for pipeline in pipelines {
             let spec = table_spec(&pipeline).await?;
             rollup.lake.ensure(spec.clone()).await?;
-            if owner(&rollup.lake, &pipeline).await? == Owner::Arroyo {
+            if pipeline.finer.is_none() && owner(&rollup.lake, &pipeline).await? == Owner::Arroyo {
                 tracing::info!("{}: its rows come from Arroyo, it is not computed here", pipeline.table());
                 continue;
+            }
+            let sources = sources(&rollup.lake, &pipeline).await?;
+            for table in &sources {
+                rollup.seen.insert(table.clone(), rollup.lake.version(table).await?);
             }
             let pending = pending_minutes(&rollup.lake, &pipeline).await?;
             let has_begun = has_begun(&rollup.lake, &pipeline).await?;
@@ -110,6 +115,7 @@ impl Rollup {
             rollup.work.push(Work {
                 pipeline,
                 spec,
+                sources,
                 pending,
                 has_begun,
                 room,
@@ -194,11 +200,11 @@ impl Rollup {
                 continue;
             }
             let minutes = changed_minutes(&self.lake, table, *seen).await?;
-            let readers = self.work.iter_mut().filter(|work| reads(&work.pipeline, table));
+            let readers = self.work.iter_mut().filter(|work| work.sources.contains(table));
             for work in readers.filter(|work| work.has_begun) {
                 let mut reached = work.pipeline.reached(&minutes);
                 work.pending
-                    .extend(reached.split_off(&first_minute(&self.lake, &work.pipeline).await?));
+                    .extend(reached.split_off(&first_minute(&self.lake, &work.sources).await?));
             }
             *seen = newest;
         }
@@ -228,7 +234,7 @@ struct Carried {
 /// What the tables of one run have in common.
 struct Run<'a> {
     lake: &'a Lake,
-    seen: &'a BTreeMap<&'static str, i64>,
+    seen: &'a BTreeMap<String, i64>,
     memory_bytes: usize,
     /// Windows that end at or before this minute are closed.
     bound: i64,
@@ -303,15 +309,13 @@ impl Run<'_> {
 
     async fn compute(&self, work: &mut Work, windows: &BTreeSet<i64>) -> Result<usize, SqlError> {
         let Work {
-            pipeline, spec, pending, ..
+            pipeline,
+            spec,
+            sources,
+            pending,
+            ..
         } = work;
-        let mut versions = BTreeMap::new();
-        for view in WINDOWED_VIEWS
-            .iter()
-            .filter(|view| pipeline.reads.iter().any(|name| name == view.name))
-        {
-            versions.insert(view.table, self.seen[view.table]);
-        }
+        let versions: BTreeMap<&str, i64> = sources.iter().map(|table| (table.as_str(), self.seen[table])).collect();
         tracing::debug!(
             table = spec.name,
             windows = windows.len(),
@@ -415,14 +419,29 @@ pub async fn table_spec(pipeline: &Pipeline) -> Result<TableSpec, SqlError> {
 /// False while the silver table that a pipeline begins with has had no rows: its first version is empty.
 async fn has_begun(lake: &Lake, pipeline: &Pipeline) -> Result<bool, LakeError> {
     match pipeline.begins_with {
-        Some(table) => Ok(lake.version(table).await? > 0),
-        None => Ok(true),
+        Some(table) if owner(lake, pipeline).await? == Owner::Runner => Ok(lake.version(table).await? > 0),
+        _ => Ok(true),
     }
 }
 
-/// Minutes of silver that a pipeline's table does not cover; none before it has begun.
+/// The tables whose changes reach a pipeline's table: silver, or, over rows that come from Arroyo, the next finer one.
+async fn sources(lake: &Lake, pipeline: &Pipeline) -> Result<Vec<String>, LakeError> {
+    if let Some(finer) = &pipeline.finer
+        && owner(lake, pipeline).await? == Owner::Arroyo
+    {
+        return Ok(vec![finer.table()]);
+    }
+    let views = WINDOWED_VIEWS
+        .iter()
+        .filter(|view| pipeline.reads.iter().any(|name| name == view.name));
+    let tables: BTreeSet<&str> = views.map(|view| view.table).collect();
+    Ok(tables.into_iter().map(str::to_owned).collect())
+}
+
+/// Minutes of its sources that a pipeline's table does not cover; none before it has begun.
 async fn pending_minutes(lake: &Lake, pipeline: &Pipeline) -> Result<BTreeSet<i64>, SqlError> {
-    if !has_begun(lake, pipeline).await? || owner(lake, pipeline).await? == Owner::Arroyo {
+    let is_collected = pipeline.finer.is_none() && owner(lake, pipeline).await? == Owner::Arroyo;
+    if is_collected || !has_begun(lake, pipeline).await? {
         return Ok(BTreeSet::new());
     }
     let table = pipeline.table();
@@ -432,28 +451,23 @@ async fn pending_minutes(lake: &Lake, pipeline: &Pipeline) -> Result<BTreeSet<i6
     if let Some(note) = note.filter(|_| same_text) {
         pending.extend(minutes_in(&note["pending"]));
     }
-    for view in WINDOWED_VIEWS
-        .iter()
-        .filter(|view| pipeline.reads.iter().any(|name| name == view.name))
-    {
-        let covered = if same_text { lake.covered(&table, view.table).await? } else { None };
+    let sources = sources(lake, pipeline).await?;
+    for source in &sources {
+        let covered = if same_text { lake.covered(&table, source).await? } else { None };
         let minutes = match covered {
-            Some(version) => changed_minutes(lake, view.table, version).await?,
-            None => all_minutes(lake, view.table).await?,
+            Some(version) => changed_minutes(lake, source, version).await?,
+            None => all_minutes(lake, source).await?,
         };
         pending.extend(pipeline.reached(&minutes));
     }
-    Ok(pending.split_off(&first_minute(lake, pipeline).await?))
+    Ok(pending.split_off(&first_minute(lake, &sources).await?))
 }
 
 /// Windows before it are never computed again: retention has dropped rows that they were made of.
-async fn first_minute(lake: &Lake, pipeline: &Pipeline) -> Result<i64, LakeError> {
+async fn first_minute(lake: &Lake, sources: &[String]) -> Result<i64, LakeError> {
     let mut first = i64::MIN;
-    for view in WINDOWED_VIEWS
-        .iter()
-        .filter(|view| pipeline.reads.iter().any(|name| name == view.name))
-    {
-        let kept_from = lake.kept_from_day(view.table).await?;
+    for source in sources {
+        let kept_from = lake.kept_from_day(source).await?;
         first = first.max(kept_from.map_or(i64::MIN, |day| day.saturating_mul(MINUTES_PER_DAY)));
     }
     Ok(first)
@@ -478,12 +492,6 @@ async fn all_minutes(lake: &Lake, table: &str) -> Result<BTreeSet<i64>, LakeErro
         }
     }
     Ok(minutes)
-}
-
-fn reads(pipeline: &Pipeline, table: &str) -> bool {
-    WINDOWED_VIEWS
-        .iter()
-        .any(|view| view.table == table && pipeline.reads.iter().any(|name| name == view.name))
 }
 
 fn minute_text(minute: i64) -> String {

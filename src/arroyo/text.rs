@@ -4,11 +4,14 @@
 //! as written (`silver.cdn_requests`) and while rewriting by its last part (`cdn_requests`), so each
 //! source is declared under both; one of the two is read.
 //!
+//! Each row that comes out says which text made it and has its window as key: so all rows of a window lie in
+//! one partition, in order, and who collects them (`results`) can tell a new result from the rest of an old one.
+//!
 //! Invariant: every value of the settings stands inside quotes, doubled where it has one itself.
 
 use std::fmt::Write;
 
-use super::{Column, Settings, Source, Unit};
+use super::{Column, MADE_BY, Settings, Source, Unit, WINDOW_KEY, results_topic};
 
 /// Everything before the query file.
 pub(super) fn declarations(unit: &Unit, settings: &Settings, fingerprint: &str) -> String {
@@ -19,9 +22,18 @@ pub(super) fn declarations(unit: &Unit, settings: &Settings, fingerprint: &str) 
         }
     }
     declare_sink(&mut text, unit, settings);
-    let _ = writeln!(text, "INSERT INTO gold_{}", unit.name);
+    let names: Vec<&str> = unit.sink.iter().map(|column| column.name.as_str()).collect();
+    let _ = writeln!(
+        text,
+        "INSERT INTO gold_{}\nSELECT {}, CAST(window_start AS TEXT) AS {WINDOW_KEY}, '{fingerprint}' AS {MADE_BY}\nFROM (",
+        unit.name,
+        names.join(", ")
+    );
     text
 }
+
+/// Everything after it.
+pub(super) const END: &str = "\n) AS made\n;\n";
 
 fn declare_source(text: &mut String, name: &str, source: &Source, unit: &Unit, settings: &Settings, fingerprint: &str) {
     let _ = writeln!(text, "CREATE TABLE {name} (");
@@ -50,16 +62,17 @@ fn declare_source(text: &mut String, name: &str, source: &Source, unit: &Unit, s
 fn declare_sink(text: &mut String, unit: &Unit, settings: &Settings) {
     let _ = writeln!(text, "CREATE TABLE gold_{} (", unit.name);
     columns(text, &unit.sink);
-    text.push_str("\n) WITH (\n");
+    let _ = write!(text, ",\n  {WINDOW_KEY} TEXT,\n  {MADE_BY} TEXT\n) WITH (\n");
     options(
         text,
         &[
             ("connector", "kafka"),
             ("type", "sink"),
             ("bootstrap_servers", &settings.brokers),
-            ("topic", &format!("{}.gold.{}", settings.topics, unit.name)),
+            ("topic", &results_topic(&settings.topics, &unit.name)),
             ("format", "json"),
             ("'sink.commit_mode'", "exactly_once"),
+            ("'sink.key_field'", WINDOW_KEY),
         ],
     );
 }

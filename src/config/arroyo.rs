@@ -1,4 +1,4 @@
-//! The cluster that `playhead arroyo` speaks to, and where `playhead relay` publishes silver.
+//! The cluster that `playhead arroyo` speaks to, where silver is published, and where its results are collected.
 //!
 //! Invariant: the token comes from the environment and is never shown.
 
@@ -17,6 +17,22 @@ const PARALLELISM: RangeInclusive<u64> = 1..=1024;
 /// What Arroyo takes.
 const CHECKPOINT_EVERY: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
 
+/// Which part of a cluster a daemon is (docs/scaling.md).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, clap::ValueEnum)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Everything: one machine.
+    #[default]
+    All,
+    /// Reads sources, lands bronze and silver, publishes silver; gold that Arroyo computes is left to it, and no alerts.
+    Ingest,
+    /// Brings Arroyo's results to gold, judges alerts, publishes figures; reads no source.
+    Collect,
+    /// Answers questions over a lake that another process writes; the same as `playhead serve`.
+    Serve,
+}
+
 #[derive(Clone, PartialEq, Eq)]
 pub struct Arroyo {
     pub api: String,
@@ -34,6 +50,35 @@ impl fmt::Debug for Arroyo {
             .field("api", &self.api)
             .field("brokers", &self.brokers)
             .field("topics", &self.topics)
+            .finish_non_exhaustive()
+    }
+}
+
+/// As `windows.lateness`; a whole day of results is never waited for.
+const SETTLE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(24 * 3600);
+/// Below a checkpoint of Arroyo every pause would count as silence.
+const IDLE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+
+/// Where window results are collected.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Collect {
+    /// `None`: nothing is collected.
+    pub brokers: Option<String>,
+    /// For librdkafka, as they are.
+    pub properties: BTreeMap<String, String>,
+    /// How far event time must be past a window before it counts as complete.
+    pub settle: Duration,
+    /// A table from which nothing has come for this long holds up no other.
+    pub idle: Duration,
+}
+
+impl fmt::Debug for Collect {
+    /// Properties hold passwords: only their names may be shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&String> = self.properties.keys().collect();
+        f.debug_struct("Collect")
+            .field("brokers", &self.brokers)
+            .field("properties", &names)
             .finish_non_exhaustive()
     }
 }
@@ -88,5 +133,14 @@ pub(super) fn arroyo(written: file::ArroyoFile, checks: &mut Checks) -> Arroyo {
             Duration::from_secs(10),
             CHECKPOINT_EVERY,
         ),
+    }
+}
+
+pub(super) fn collect(written: file::CollectFile, checks: &mut Checks) -> Collect {
+    Collect {
+        brokers: written.brokers,
+        properties: written.properties.unwrap_or_default(),
+        settle: checks.span("collect.settle", written.settle, Duration::from_secs(60), SETTLE),
+        idle: checks.span("collect.idle", written.idle, Duration::from_secs(300), IDLE),
     }
 }

@@ -19,7 +19,7 @@ use serde::de::value::StrDeserializer;
 use serde::de::{self, DeserializeSeed, Deserializer, Expected, IntoDeserializer, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde_saphyr::Spanned;
 
-use super::{Complaint, Identity, LogFormat, LogLevel, Place, SourceFormat, StartFrom};
+use super::{Complaint, Identity, LogFormat, LogLevel, Place, Role, SourceFormat, StartFrom};
 use crate::publish::UpdateType;
 
 /// More complaints than this help nobody: the first ones explain the rest.
@@ -36,6 +36,7 @@ const MISSPELLING_LIKENESS_MIN: f64 = 0.75;
 #[cfg_attr(test, derive(serde::Serialize))]
 #[serde(default, deny_unknown_fields)]
 pub struct ConfigFile {
+    pub role: Option<Role>,
     pub data: Option<PathBuf>,
     pub lake: LakeFile,
     pub sources: Option<Vec<SourceFile>>,
@@ -56,6 +57,7 @@ pub struct ConfigFile {
     pub sql: SqlFile,
     pub arroyo: ArroyoFile,
     pub relay: RelayFile,
+    pub collect: CollectFile,
     pub log: LogFile,
 }
 
@@ -386,6 +388,27 @@ impl fmt::Debug for RelayFile {
             .field("brokers", &self.brokers)
             .field("properties", &names)
             .finish()
+    }
+}
+
+#[derive(Default, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(default, deny_unknown_fields)]
+pub struct CollectFile {
+    pub brokers: Option<String>,
+    pub properties: Option<BTreeMap<String, String>>,
+    pub settle: Option<Span>,
+    pub idle: Option<Span>,
+}
+
+impl fmt::Debug for CollectFile {
+    /// Properties hold passwords: only their names may be shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.properties.iter().flat_map(BTreeMap::keys).collect::<Vec<_>>();
+        f.debug_struct("CollectFile")
+            .field("brokers", &self.brokers)
+            .field("properties", &names)
+            .finish_non_exhaustive()
     }
 }
 

@@ -14,27 +14,30 @@ use super::http_intake::HttpIntake;
 use super::identity::{log_complaints, rules_of_identity};
 use super::publishing::Publishing;
 use super::reader::{Order, Reader, Reading, Task};
+use super::relay::{self, Relaying};
+use super::roles;
 use super::sources::{self, Surroundings};
 use super::status::StatusServer;
 use super::troubles::Troubles;
 use super::{Checked, Parts};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Role};
 use crate::enrich::Enricher;
 use crate::ingest::Counts;
 use crate::ingest::intake::{Batch, Intake};
 use crate::lake::tables::fixed_tables;
-use crate::lake::upkeep::{Action, Report, Upkeep};
+use crate::lake::upkeep::{Action, Report as UpkeepReport, Upkeep};
 use crate::lake::{Lake, LakeError};
 use crate::notify::Terminal;
 use crate::privacy::Privacy;
+use crate::rollup::collect::{Report, SOURCE};
 use crate::source::SourceError;
 use crate::sql::SqlError;
 use crate::sql::pipeline::Pipeline;
 use crate::telemetry::chain;
 use crate::telemetry::health::HealthPart;
 use crate::telemetry::metrics::{LookupMemory, Meters, Queue, UpkeepTask, UpkeepWork};
-use crate::watch::Watch;
+use crate::watch::{Heard, Watch};
 
 /// How often the network databases are looked at for a newer file.
 const DATABASE_CHECK_EVERY: Duration = Duration::from_secs(60);
@@ -43,7 +46,7 @@ const DATABASE_CHECK_EVERY: Duration = Duration::from_secs(60);
 const CACHES_EVERY: Duration = Duration::from_secs(60);
 
 /// How often one step of upkeep is taken; what a step may move in a minute is a setting.
-const UPKEEP_EVERY: Duration = Duration::from_secs(1);
+pub(super) const UPKEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// While batches wait a step is put off, for it takes half of a backlog's speed; but no longer than this: a
 /// backlog may take days, and a table has some hundred small files by then.
@@ -56,12 +59,12 @@ const UPKEEP_HURRIED_EVERY: Duration = Duration::from_secs(5);
 const BEHIND_FOR: Duration = Duration::from_secs(10);
 
 /// How often the alert folder is looked at for an edit.
-const ALERTS_CHECK_EVERY: Duration = Duration::from_secs(1);
+pub(super) const ALERTS_CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// First pause after an epoch has failed; it doubles.
-const RETRY_FIRST: Duration = Duration::from_secs(1);
+pub(super) const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// Longest pause: an object store that is back is used within half a minute.
-const RETRY_LONGEST: Duration = Duration::from_secs(30);
+pub(super) const RETRY_LONGEST: Duration = Duration::from_secs(30);
 
 /// Follows the sources of the settings until `stop` is set; the epoch in hand is finished first.
 ///
@@ -101,7 +104,7 @@ pub async fn follow(config: &Config, clock: Arc<dyn Clock>, mut stop: signal::Re
 }
 
 /// True for what a disk, a network or an object store may take back by itself.
-fn passes_by_itself(error: &anyhow::Error) -> bool {
+pub(super) fn passes_by_itself(error: &anyhow::Error) -> bool {
     let of_lake = |error: &LakeError| !matches!(error, LakeError::InUse { .. } | LakeError::Newer { .. } | LakeError::Damaged { .. });
     match (error.downcast_ref::<LakeError>(), error.downcast_ref::<SqlError>()) {
         (Some(error), _) | (_, Some(SqlError::Lake(error))) => of_lake(error),
@@ -126,20 +129,20 @@ async fn carry_on(config: &Config, house: &mut House, checked: Checked, stop: &m
 
 /// What outlives a lake that cannot be written: the addresses that are listened on, the spool, the
 /// network databases.
-struct House {
-    status: StatusServer,
+pub(super) struct House {
+    pub status: StatusServer,
     http: Option<HttpIntake>,
     answers: Option<Answers>,
     enricher: Arc<Enricher>,
     privacy: Arc<Privacy>,
-    clock: Arc<dyn Clock>,
-    alerts: AlertFolder,
+    pub clock: Arc<dyn Clock>,
+    pub alerts: AlertFolder,
     /// The lake was taken up once: what fails from now on may pass by itself.
-    has_been_ready: bool,
+    pub has_been_ready: bool,
 }
 
 impl House {
-    async fn build(config: &Config, checked: &Checked, clock: Arc<dyn Clock>, stop: signal::Receiver<bool>) -> anyhow::Result<House> {
+    pub async fn build(config: &Config, checked: &Checked, clock: Arc<dyn Clock>, stop: signal::Receiver<bool>) -> anyhow::Result<House> {
         let status = StatusServer::start(config, meters(config, checked), Arc::clone(&clock), stop).await?;
         let (enricher, privacy) = rules_of_identity(config)?;
         Ok(House {
@@ -155,7 +158,7 @@ impl House {
     }
 
     /// Readers are answered from this lake from now on.
-    async fn answer_from(
+    pub async fn answer_from(
         &mut self,
         config: &Config,
         lake: &Arc<Lake>,
@@ -193,8 +196,51 @@ impl House {
         Ok(())
     }
 
+    /// An epoch came to its end, well or not.
+    pub fn note_outcome<T>(&self, outcome: anyhow::Result<T>) -> anyhow::Result<T> {
+        let mut health = self.status.health().lock();
+        match &outcome {
+            Ok(_) => {
+                health.well(&HealthPart::Epoch);
+                health.well(&HealthPart::Lake);
+            }
+            Err(error) => {
+                self.status.meters().epoch_failed();
+                let is_of_lake = error.is::<LakeError>() || matches!(error.downcast_ref::<SqlError>(), Some(SqlError::Lake(_)));
+                let part = if is_of_lake { HealthPart::Lake } else { HealthPart::Epoch };
+                health.failing(part, &chain(error.as_ref()), self.clock.now_ms());
+            }
+        }
+        drop(health);
+        outcome
+    }
+
+    /// What was collected, for metrics, health and the log.
+    pub fn note_collected(&self, report: &Report, heard: &Heard, began: Instant) {
+        let (now_ms, part) = (self.clock.now_ms(), HealthPart::Source(Arc::from(SOURCE)));
+        let mut health = self.status.health().lock();
+        match &report.trouble {
+            Some(trouble) => health.failing(part, trouble, now_ms),
+            None => health.well(&part),
+        }
+        drop(health);
+        let counts = &report.counts;
+        if counts.received == 0 {
+            return;
+        }
+        heard.epoch(SOURCE, counts);
+        self.status.meters().epoch_committed([(SOURCE, counts)], began.elapsed(), now_ms);
+        tracing::info!(
+            received = counts.received,
+            stored = counts.stored,
+            superseded = counts.duplicates,
+            rejected = counts.rejected.values().sum::<u64>(),
+            "results collected"
+        );
+    }
+
     /// Waits for the requests in hand to be answered.
-    async fn leave(self) -> anyhow::Result<()> {
+    pub async fn leave(self) -> anyhow::Result<()> {
         if let Some(http) = self.http {
             http.finish().await;
         }
@@ -219,6 +265,8 @@ struct Following<'a> {
     reader: Reader,
     /// None where no figures are published.
     publishing: Option<Publishing>,
+    /// None where silver is not published by this daemon.
+    relaying: Option<Relaying>,
     is_order_under_way: bool,
     /// For the next order.
     next: Order,
@@ -289,11 +337,19 @@ impl Following<'_> {
             watching = watched,
             "playhead is running; stop it with Ctrl-C"
         );
+        // Figures are of everything, and a part of a cluster has a part of it.
+        let is_part = config.role == Role::Ingest;
+        let publishing = match is_part {
+            true => None,
+            false => Publishing::start(config, lake, &pipelines, Arc::clone(&clock)),
+        };
+        let relaying = relay::beside(config, house.status.health(), clock);
         Ok(Following {
             house,
             parts,
             reader,
-            publishing: Publishing::start(config, lake, &pipelines, clock),
+            publishing,
+            relaying,
             is_order_under_way: false,
             next: Order::default(),
             alerts_checked: Instant::now(),
@@ -446,23 +502,12 @@ impl Following<'_> {
     }
 
     /// An epoch came to its end, well or not. Gauges stand before the counters of the epoch are moved.
-    fn note_outcome<T>(&self, outcome: anyhow::Result<T>) -> anyhow::Result<T> {
+    fn note_outcome<T>(&mut self, outcome: anyhow::Result<T>) -> anyhow::Result<T> {
         self.parts.report(self.house.status.meters());
-        let mut health = self.house.status.health().lock();
-        match &outcome {
-            Ok(_) => {
-                health.well(&HealthPart::Epoch);
-                health.well(&HealthPart::Lake);
-            }
-            Err(error) => {
-                self.house.status.meters().epoch_failed();
-                let is_of_lake = error.is::<LakeError>() || matches!(error.downcast_ref::<SqlError>(), Some(SqlError::Lake(_)));
-                let part = if is_of_lake { HealthPart::Lake } else { HealthPart::Epoch };
-                health.failing(part, &chain(error.as_ref()), self.house.clock.now_ms());
-            }
+        if let Some(report) = self.parts.gold.take_report() {
+            self.house.note_collected(&report, &self.parts.heard, Instant::now());
         }
-        drop(health);
-        outcome
+        self.house.note_outcome(outcome)
     }
 
     /// What is wrong with the sources, for the log and for health.
@@ -503,7 +548,7 @@ impl Following<'_> {
             self.upkeep_hurried = Instant::now();
             self.keep_up_in_a_hurry().await;
         }
-        if self.alerts_checked.elapsed() >= ALERTS_CHECK_EVERY {
+        if self.alerts_checked.elapsed() >= ALERTS_CHECK_EVERY && config.role != Role::Ingest {
             // Rules that are at work are not exchanged; the next look is soon.
             if let Some(watch) = self.parts.gold.watch_at_rest() {
                 self.alerts_checked = Instant::now();
@@ -527,7 +572,7 @@ impl Following<'_> {
         let Some(upkeep) = &mut self.upkeep else { return Ok(()) };
         let began = Instant::now();
         let stepped = upkeep.step(self.house.clock.now_ms()).await;
-        self.note_upkeep(stepped, began);
+        note_upkeep(self.house.status.meters(), stepped, began);
         Ok(())
     }
 
@@ -536,25 +581,15 @@ impl Following<'_> {
         let Some(upkeep) = &mut self.upkeep else { return };
         let began = Instant::now();
         let stepped = upkeep.step_beside_a_backlog(self.house.clock.now_ms()).await;
-        self.note_upkeep(stepped, began);
-    }
-
-    fn note_upkeep(&self, stepped: Result<Report, LakeError>, began: Instant) {
-        match stepped {
-            Ok(report) => report.actions.iter().for_each(|action| {
-                let (task, work) = metered(action, report.io_bytes);
-                self.house.status.meters().upkeep_done(task, work, began.elapsed());
-            }),
-            Err(error) => {
-                self.house.status.meters().upkeep_failed(UpkeepTask::Compact);
-                tracing::warn!("upkeep: {}; it is tried again", chain(&error));
-            }
-        }
+        note_upkeep(self.house.status.meters(), stepped, began);
     }
 
     async fn end_publishing(&mut self) {
         if let Some(publishing) = self.publishing.take() {
             publishing.finish().await;
+        }
+        if let Some(relaying) = self.relaying.take() {
+            relaying.finish().await;
         }
     }
 
@@ -578,6 +613,20 @@ impl Following<'_> {
     }
 }
 
+/// A step of upkeep came to its end, well or not.
+pub(super) fn note_upkeep(meters: &Meters, stepped: Result<UpkeepReport, LakeError>, began: Instant) {
+    match stepped {
+        Ok(report) => report.actions.iter().for_each(|action| {
+            let (task, work) = metered(action, report.io_bytes);
+            meters.upkeep_done(task, work, began.elapsed());
+        }),
+        Err(error) => {
+            meters.upkeep_failed(UpkeepTask::Compact);
+            tracing::warn!("upkeep: {}; it is tried again", chain(&error));
+        }
+    }
+}
+
 /// What a step of upkeep did, as metrics count it.
 fn metered(action: &Action, io_bytes: u64) -> (UpkeepTask, UpkeepWork) {
     let work = |files: usize| UpkeepWork {
@@ -598,11 +647,11 @@ fn metered(action: &Action, io_bytes: u64) -> (UpkeepTask, UpkeepWork) {
 fn meters(config: &Config, checked: &Checked) -> Meters {
     let mut tables: Vec<String> = fixed_tables().into_iter().map(|spec| spec.name).collect();
     tables.extend(checked.pipelines.iter().map(|pipeline| pipeline.table()));
-    Meters::new(sources::names(config), tables.iter().map(String::as_str))
+    Meters::new(roles::source_names(config), tables.iter().map(String::as_str))
 }
 
 /// The alert files as they were last looked at.
-struct AlertFolder {
+pub(super) struct AlertFolder {
     files: Option<Vec<(String, String)>>,
 }
 
@@ -614,7 +663,7 @@ impl AlertFolder {
     }
 
     /// An edit takes effect as a whole: all files are right, or the rules in force stay.
-    async fn take_up_edits(&mut self, config: &Config, watch: &mut Watch) {
+    pub async fn take_up_edits(&mut self, config: &Config, watch: &mut Watch) {
         let files = alert_files(config).ok();
         if files == self.files {
             return;

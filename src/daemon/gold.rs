@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use crate::clock::Clock;
 use crate::rollup::Rollup;
 use crate::rollup::again::Extent;
+use crate::rollup::collect::{Collector, Report, Step};
 use crate::watch::{OwnHealth, Reached, Watch};
 
 /// While batches wait, windows that changed after they were computed are computed again once so many times as long
@@ -26,6 +27,10 @@ const AGAIN_EVERY_MS: std::ops::Range<i64> = 30_000..300_000;
 pub struct Keeper {
     rollup: Rollup,
     watch: Watch,
+    /// None where nothing is collected.
+    collector: Option<Collector>,
+    /// How far alerts could be judged, epoch ms.
+    reached_ms: Option<i64>,
     /// None where nobody waits for what comes next.
     own_health: Option<OwnHealth>,
     clock: Arc<dyn Clock>,
@@ -35,10 +40,12 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    pub fn new(rollup: Rollup, watch: Watch, own_health: Option<OwnHealth>, clock: Arc<dyn Clock>) -> Keeper {
+    pub fn new(rollup: Rollup, watch: Watch, collector: Option<Collector>, own_health: Option<OwnHealth>, clock: Arc<dyn Clock>) -> Keeper {
         Keeper {
             rollup,
             watch,
+            collector,
+            reached_ms: None,
             own_health,
             complete_ms: clock.now_ms(),
             again_after_ms: AGAIN_EVERY_MS.start,
@@ -54,6 +61,11 @@ impl Keeper {
         &self.watch
     }
 
+    /// How far alerts could be judged, epoch ms.
+    pub fn reached_ms(&self) -> Option<i64> {
+        self.reached_ms
+    }
+
     /// Closes what the watermark has passed while more waits to be carried.
     async fn close_some(&mut self, watermark_ms: Option<i64>) -> anyhow::Result<usize> {
         let since_ms = self.clock.now_ms() - self.complete_ms;
@@ -65,20 +77,22 @@ impl Keeper {
         self.close(watermark_ms, extent).await
     }
 
-    /// Returns how many minutes were closed.
+    /// Returns how many minutes were closed. `watermark_ms`: of what was read here; `None` where nothing is.
     async fn close(&mut self, watermark_ms: Option<i64>, extent: Extent) -> anyhow::Result<usize> {
         let began_ms = self.clock.now_ms();
-        let closed = self.rollup.run(watermark_ms, extent).await?;
+        let (collected, collected_ms) = self.collect(began_ms).await?;
+        let mut closed = self.rollup.run(watermark_ms.or(collected_ms), extent).await?;
+        for (table, minutes) in collected.minutes {
+            closed.minutes.entry(table).or_default().extend(minutes);
+        }
         if extent != Extent::New {
             self.complete_ms = self.clock.now_ms();
             let took_ms = self.complete_ms - began_ms;
             self.again_after_ms = (took_ms * AGAIN_TIMES).clamp(AGAIN_EVERY_MS.start, AGAIN_EVERY_MS.end);
         }
-        let reached = Reached {
-            watermark_ms,
-            closed_ms: self.rollup.closed_ms(watermark_ms),
-            is_end: extent == Extent::Everything,
-        };
+        let reached = self.reached(watermark_ms, collected_ms, extent == Extent::Everything);
+        let watermark_ms = reached.watermark_ms;
+        self.reached_ms = watermark_ms;
         let judging_ms = self.clock.now_ms();
         self.watch.run(&closed.minutes, reached, judging_ms).await?;
         tracing::debug!(
@@ -96,6 +110,32 @@ impl Keeper {
             self.watch.judge_own_health(end_ms, reached, now_ms).await?;
         }
         Ok(closed.minute_count())
+    }
+
+    /// Takes results in; gives what is new, and through when all of them are there.
+    async fn collect(&mut self, now_ms: i64) -> anyhow::Result<(Step, Option<i64>)> {
+        let Some(collector) = &mut self.collector else {
+            return Ok((Step::default(), None));
+        };
+        let step = collector.step(now_ms).await?;
+        Ok((step, collector.closed_ms(now_ms)))
+    }
+
+    /// How far alerts can be judged: all tables that rules may read have come so far.
+    fn reached(&self, watermark_ms: Option<i64>, collected_ms: Option<i64>, is_end: bool) -> Reached {
+        let closed_ms = self.rollup.closed_ms(watermark_ms);
+        let now_ms = self.clock.now_ms();
+        let holds_up = self.collector.as_ref().is_some_and(|collector| collector.is_speaking(now_ms));
+        let (watermark_ms, closed_ms) = match (watermark_ms, collected_ms) {
+            (None, collected_ms) => (collected_ms, collected_ms),
+            (Some(own_ms), Some(collected_ms)) if holds_up => (Some(own_ms.min(collected_ms)), closed_ms.min(Some(collected_ms))),
+            (own_ms, _) => (own_ms, closed_ms),
+        };
+        Reached {
+            watermark_ms,
+            closed_ms,
+            is_end,
+        }
     }
 }
 
@@ -123,6 +163,17 @@ impl Gold {
 
     pub fn watch_at_rest(&mut self) -> Option<&mut Watch> {
         Some(&mut self.keeper.as_mut()?.watch)
+    }
+
+    /// What was collected since it was last asked, if the keeper is at rest.
+    pub fn take_report(&mut self) -> Option<Report> {
+        Some(self.keeper.as_mut()?.collector.as_mut()?.take_report())
+    }
+
+    /// True if more results wait than one step takes.
+    pub fn is_collector_full(&self) -> bool {
+        let collector = self.keeper.as_ref().and_then(|keeper| keeper.collector.as_ref());
+        collector.is_some_and(Collector::is_full)
     }
 
     /// Begins to close what the watermark has passed, beside the epochs that wait. What was begun before has to be

@@ -1,33 +1,111 @@
 //! Publishing silver: which minutes have closed, and their rows in order.
 //!
-//! A process of its own beside the daemon: it reads what the daemon has committed, and a broker that is
-//! away or slow holds up nothing but itself.
+//! A process of its own beside the daemon, or in the role `ingest` a task of its own inside it: it reads what the
+//! daemon has committed, and a broker that is away or slow holds up nothing but itself.
+//!
+//! Several lakes publish to the same topics. So that rows of another lake are not taken for a position that the broker
+//! has forgotten, the data folder remembers which views this lake has begun to publish (`Begun`).
 //!
 //! Invariant: no identity leaves: where ids are kept as sent, nothing is published.
 //! Invariant: a minute is published after the watermark and the lateness have passed it, once.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use futures_util::StreamExt;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::cluster::relayed_columns;
 use super::{lake_place, query_limits};
-use crate::config::{Config, Identity};
+use crate::clock::Clock;
+use crate::config::{Config, Identity, Role};
 use crate::lake::Lake;
 use crate::lake::tables::WindowedView;
 use crate::relay::{Relay, RelayError, Settings};
 use crate::rollup::closed_ms;
 use crate::sql::{MINUTE_MS, view_bounds, view_rows};
+use crate::telemetry::chain;
+use crate::telemetry::health::{HealthPart, SharedHealth};
 
 /// Minutes that one transaction spans at the most: a backlog goes in steps that a kill does not lose.
 const MINUTES_AT_ONCE: i64 = 10;
+
+/// A broker that was away is tried again after this long.
+const RETRY_EVERY: Duration = Duration::from_secs(10);
+/// How long the end of the daemon waits for it.
+const STOP_WAIT: Duration = Duration::from_secs(10);
+/// File of the data folder that names the views that were begun, a line each, behind their group.
+const BEGUN_FILE: &str = "relay.begun";
+
+/// The relay as a task of the daemon.
+pub(super) struct Relaying {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Relaying {
+    /// Waits for the transaction in hand, but not for a broker that is away: what is not committed is given up by the
+    /// next start.
+    pub(super) async fn finish(self) {
+        // Nobody listens if the task has ended already.
+        let _ = self.stop.send(true);
+        let mut task = self.task;
+        match tokio::time::timeout(STOP_WAIT, &mut task).await {
+            Ok(Err(panic)) if panic.is_panic() => std::panic::resume_unwind(panic.into_panic()),
+            Ok(_) => {}
+            Err(_) => task.abort(),
+        }
+    }
+}
+
+/// Publishes beside the epochs of a daemon in the role `ingest`; `None`: another role, or no brokers are set.
+pub(super) fn beside(config: &Config, health: &SharedHealth, clock: Arc<dyn Clock>) -> Option<Relaying> {
+    if config.role != Role::Ingest {
+        return None;
+    }
+    if config.relay.brokers.is_none() {
+        tracing::warn!("relay.brokers is not set: this daemon publishes no silver; set it, or run `playhead relay` beside it");
+        return None;
+    }
+    let (stop, stopped) = watch::channel(false);
+    let task = tokio::spawn(keep_relaying(config.clone(), health.clone(), clock, stopped));
+    Some(Relaying { stop, task })
+}
+
+async fn keep_relaying(config: Config, health: SharedHealth, clock: Arc<dyn Clock>, mut stop: watch::Receiver<bool>) {
+    loop {
+        let is_well = || health.lock().well(&HealthPart::Relay);
+        let Err(error) = relay_while(&config, false, stop.clone(), &is_well).await else {
+            return;
+        };
+        let reason = chain(error.as_ref());
+        tracing::error!("silver is not published: {reason}");
+        if matches!(error.downcast_ref::<RelayError>(), Some(RelayError::TakenOver)) {
+            // To try again would take it from the other one, and so on for ever.
+            health.lock().broken(HealthPart::Relay, &reason, clock.now_ms());
+            return;
+        }
+        health.lock().failing(HealthPart::Relay, &reason, clock.now_ms());
+        if tokio::time::timeout(RETRY_EVERY, stop.wait_for(|stops| *stops)).await.is_ok() {
+            return;
+        }
+    }
+}
 
 /// Publishes what has closed until there is no more, then waits for more unless it is to stop there.
 ///
 /// # Errors
 /// The lake cannot be read, or the brokers do not answer.
-pub async fn relay(config: &Config, once: bool, mut stop: watch::Receiver<bool>) -> anyhow::Result<()> {
+pub async fn relay(config: &Config, once: bool, stop: watch::Receiver<bool>) -> anyhow::Result<()> {
+    relay_while(config, once, stop, &|| ()).await
+}
+
+/// The same; `is_well` is called after each round that went well.
+async fn relay_while(config: &Config, once: bool, mut stop: watch::Receiver<bool>, is_well: &(dyn Fn() + Sync)) -> anyhow::Result<()> {
     let Some(brokers) = config.relay.brokers.clone() else {
         anyhow::bail!("relay.brokers is not set; name the Kafka brokers that silver is published to");
     };
@@ -47,13 +125,16 @@ pub async fn relay(config: &Config, once: bool, mut stop: watch::Receiver<bool>)
                 lake: lake.id().await?,
                 properties: config.relay.properties.clone(),
             };
-            opened = Some(tokio::task::block_in_place(|| Relay::open(&settings))?);
+            let relay = tokio::task::block_in_place(|| Relay::open(&settings))?;
+            let begun = Begun::read(config, relay.group())?;
+            opened = Some((relay, begun));
         }
-        let Some(relay) = &opened else { continue };
+        let Some((relay, begun)) = &mut opened else { continue };
         let mut rows = 0;
         for (view, columns) in relayed_columns() {
-            rows += publish(config, &lake, relay, view, &columns, &stop).await?;
+            rows += publish(config, &lake, relay, begun, view, &columns, &stop).await?;
         }
+        is_well();
         if (once && rows == 0) || *stop.borrow() {
             return Ok(());
         }
@@ -69,6 +150,7 @@ async fn publish(
     config: &Config,
     lake: &Lake,
     relay: &Relay,
+    begun: &mut Begun,
     view: &WindowedView,
     columns: &[String],
     stop: &watch::Receiver<bool>,
@@ -86,11 +168,13 @@ async fn publish(
     let Some((first, last)) = view_bounds(lake, view, memory_bytes).await? else {
         return Ok(0);
     };
-    let Some(from) = tokio::task::block_in_place(|| relay.position(view.name))? else {
+    let has_begun = begun.holds(view.name);
+    let Some(from) = tokio::task::block_in_place(|| relay.position(view.name, has_begun))? else {
         // Where it begins, before the first row: from then on there is a position.
         tokio::task::block_in_place(|| relay.begin(view.name)?.commit(first.min(closed)))?;
         return Ok(1);
     };
+    begun.remember(view.name)?;
     if from >= closed {
         return Ok(0);
     }
@@ -117,6 +201,49 @@ async fn publish(
     );
     // A stretch without a row has been passed all the same: there may be more behind it.
     Ok(rows.max(1))
+}
+
+/// Which views of this lake have been begun: there is a position of each at the broker, or was.
+struct Begun {
+    path: PathBuf,
+    group: String,
+    lines: BTreeSet<String>,
+}
+
+impl Begun {
+    fn read(config: &Config, group: &str) -> anyhow::Result<Begun> {
+        let path = config.data.join(BEGUN_FILE);
+        let text = match std::fs::read_to_string(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            other => other.with_context(|| format!("cannot read {}", path.display()))?,
+        };
+        Ok(Begun {
+            path,
+            group: group.to_owned(),
+            lines: text.lines().map(str::to_owned).collect(),
+        })
+    }
+
+    fn line(&self, view: &str) -> String {
+        format!("{} {view}", self.group)
+    }
+
+    fn holds(&self, view: &str) -> bool {
+        self.lines.contains(&self.line(view))
+    }
+
+    /// Called before a view's first row is published.
+    fn remember(&mut self, view: &str) -> anyhow::Result<()> {
+        if !self.lines.insert(self.line(view)) {
+            return Ok(());
+        }
+        let text: String = self.lines.iter().map(|line| format!("{line}\n")).collect();
+        let written = self.path.with_extension("new");
+        std::fs::create_dir_all(self.path.parent().unwrap_or(&self.path))
+            .and_then(|()| std::fs::write(&written, text))
+            .and_then(|()| std::fs::rename(&written, &self.path))
+            .with_context(|| format!("cannot write {}; nothing is published before it is written", self.path.display()))
+    }
 }
 
 fn told(error: &RelayError) {

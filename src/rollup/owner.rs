@@ -3,7 +3,8 @@
 //! The owner stands in the notes of the table's commits. Without one it is the runner. `playhead arroyo
 //! deploy --hand-over` and `take-back` change it while no daemon holds the lake.
 //!
-//! Invariant: a table that is Arroyo's, and every coarser one made of it, is not computed here.
+//! Invariant: a table that is Arroyo's is not computed here. The coarser ones made of it are, from its rows, by
+//! the daemon that collects them; in other lakes it has none.
 
 use serde_json::{Value, json};
 
@@ -56,6 +57,26 @@ pub async fn owner(lake: &Lake, pipeline: &Pipeline) -> Result<Owner, LakeError>
 pub async fn open(lake: &Lake, pipeline: &Pipeline) -> Result<bool, SqlError> {
     let is_there = lake.open_existing(table_spec(pipeline).await?).await?;
     Ok(is_there && lake.newest_note(&pipeline.table(), "pipeline").await?.is_some())
+}
+
+/// Leaves a pipeline's table to Arroyo where nobody has written it yet; false: it is the runner's.
+///
+/// # Errors
+/// The table cannot be read or written.
+pub async fn leave_to_arroyo(lake: &Lake, pipeline: &Pipeline) -> Result<bool, SqlError> {
+    if lake.open_existing(table_spec(pipeline).await?).await? {
+        let note = lake.newest_note_with_any(&pipeline.table(), &[OWNER, "pipeline"]).await?;
+        if let Some(note) = note {
+            return Ok(note[OWNER] == Owner::Arroyo.as_str());
+        }
+    }
+    give(lake, pipeline, Owner::Arroyo).await?;
+    Ok(true)
+}
+
+/// What a commit of collected rows says of their owner.
+pub(super) fn note_of(owner: Owner) -> Value {
+    json!({OWNER: owner.as_str()})
 }
 
 /// Gives a pipeline's table to another writer. The table is made if there is none.

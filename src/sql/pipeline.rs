@@ -202,6 +202,11 @@ impl Pipeline {
         }
     }
 
+    /// The columns that are no measures: what names a row within its window.
+    pub fn dimensions(&self) -> Vec<String> {
+        roll_up::columns(self).0
+    }
+
     /// The start of the last window that a minute lies in.
     pub fn window_of(&self, minute: i64) -> i64 {
         minute - minute.rem_euclid(self.slide_minutes)

@@ -29,6 +29,8 @@ pub enum HealthPart {
     Spool,
     /// A source of the settings, by its name, can be reached.
     Source(Arc<str>),
+    /// Silver is published.
+    Relay,
 }
 
 impl HealthPart {
@@ -39,6 +41,7 @@ impl HealthPart {
             HealthPart::Lake => "lake".to_owned(),
             HealthPart::Spool => "spool".to_owned(),
             HealthPart::Source(name) => format!("source {name}"),
+            HealthPart::Relay => "relay".to_owned(),
         }
     }
 }

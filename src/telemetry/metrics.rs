@@ -255,6 +255,24 @@ impl Meters {
         self.gauge(&table::ALERTS_UNDELIVERED, &[]).set(undelivered as f64);
     }
 
+    /// Results of one gold table were taken in.
+    pub fn collected(&self, table: &str, stored: u64, superseded: u64, rejected: u64) {
+        let table = self.table_label(table);
+        for (outcome, count) in [("stored", stored), ("superseded", superseded), ("rejected", rejected)] {
+            self.counter(&table::COLLECT_ROWS, &[table, outcome]).increment(count);
+        }
+    }
+
+    /// How far a collected table has come.
+    pub fn collect_standing(&self, table: &str, lag: Option<u64>, through_ms: Option<i64>) {
+        let table = self.table_label(table);
+        let lag = lag.map_or(f64::NAN, |records| records as f64);
+        self.gauge(&table::COLLECT_LAG, &[table]).set(lag);
+        if let Some(through_ms) = through_ms {
+            self.gauge(&table::COLLECT_THROUGH, &[table]).set(seconds_of(through_ms));
+        }
+    }
+
     /// A run of upkeep over one table has ended.
     pub fn upkeep_done(&self, task: UpkeepTask, work: UpkeepWork, took: Duration) {
         self.counter(&table::UPKEEP_RUNS, &[task.as_str(), "done"]).increment(1);

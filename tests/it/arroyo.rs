@@ -1,7 +1,8 @@
 //! `playhead arroyo` against a stand-in for Arroyo's REST API: what is sent, in which order, and what is
-//! taken back when a part fails. No Arroyo is needed.
+//! taken back when a part fails. No Arroyo is needed, but for `real`.
 
 mod contract;
+mod real;
 
 use datafusion::sql::sqlparser::ast::Statement;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
@@ -84,7 +85,13 @@ fn the_plan_holds_each_file_byte_for_byte_with_its_functions() {
     for (body, name) in plan["bodies"].as_array().expect("a list").iter().zip(["one", "two"]) {
         let file = std::fs::read_to_string(deployed.bench.path(&format!("pipelines/{name}_1m.sql"))).expect("a file");
         let query = body["query"].as_str().expect("a text");
-        assert!(query.ends_with(&format!("INSERT INTO gold_{name}_1m\n{file}\n;\n")), "{query}");
+        assert!(query.ends_with(&format!("\nFROM (\n{file}\n) AS made\n;\n")), "{query}");
+        assert!(
+            query.contains(&format!(
+                "INSERT INTO gold_{name}_1m\nSELECT window_start, window_end, device_type, attempts, "
+            )),
+            "{query}"
+        );
         assert!(
             query.contains("WATERMARK FOR started_at AS started_at - INTERVAL '60 seconds'"),
             "{query}"

@@ -328,7 +328,11 @@ fn a_slow_edge_is_told_from_a_fall_of_the_hit_ratio_by_the_baseline_of_its_hits(
          WHERE window_start = TIMESTAMP '2026-01-05T00:00:00Z' GROUP BY pop ORDER BY pop",
     );
     let of_all = |pop: &str, is_slow: bool| json!({"pop": pop, "is_slow": is_slow});
-    assert_eq!(means, [of_all("FRA", true), of_all("GRU", false)], "hits and misses together blame the other POP");
+    assert_eq!(
+        means,
+        [of_all("FRA", true), of_all("GRU", false)],
+        "hits and misses together blame the other POP"
+    );
     let rows = bench.sql("SELECT message FROM ops.alert_events WHERE status = 'firing'");
     let fired: Vec<Value> = rows
         .iter()

@@ -73,7 +73,10 @@ fn sound(bench: &Bench) -> Option<i64> {
 fn assert_all_sound(bench: &Bench, rows: i64) {
     assert_eq!(sound(bench), Some(rows));
     assert_eq!(bench.int("SELECT count(*) FROM silver.cdn_requests"), rows);
-    assert_eq!(bench.int("SELECT count(DISTINCT request_id) FROM bronze.cdn_logs JOIN silver.cdn_requests USING (event_id)"), rows);
+    assert_eq!(
+        bench.int("SELECT count(DISTINCT request_id) FROM bronze.cdn_logs JOIN silver.cdn_requests USING (event_id)"),
+        rows
+    );
     assert_eq!(bench.int("SELECT count(*) FROM silver.rejects"), 0);
 }
 

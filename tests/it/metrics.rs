@@ -205,7 +205,7 @@ fn start(settings: &str) -> (Bench, Daemon, SocketAddr) {
 
 /// The address after a mark in the log.
 #[track_caller]
-fn door(daemon: &mut Daemon, bench: &Bench, mark: &str) -> SocketAddr {
+pub fn door(daemon: &mut Daemon, bench: &Bench, mark: &str) -> SocketAddr {
     let log = bench.path("run.log");
     let find = || {
         let text = std::fs::read_to_string(&log).ok()?;
@@ -236,14 +236,14 @@ fn now_ms() -> i64 {
 
 /// One line of the text format that is no comment.
 #[derive(Debug)]
-struct Sample {
+pub struct Sample {
     name: String,
     labels: BTreeMap<String, String>,
     value: f64,
 }
 
 #[track_caller]
-fn scrape(address: SocketAddr) -> Vec<Sample> {
+pub fn scrape(address: SocketAddr) -> Vec<Sample> {
     let answer = get(address, "/metrics").expect("/metrics answers");
     assert_eq!(answer.status, 200, "{answer:?}");
     parse(&answer.body)
@@ -342,7 +342,7 @@ fn has_labels(sample: &Sample, labels: &[(&str, &str)]) -> bool {
 }
 
 /// The value of the one series with this name and exactly these labels.
-fn sample(samples: &[Sample], name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+pub fn sample(samples: &[Sample], name: &str, labels: &[(&str, &str)]) -> Option<f64> {
     let mut found = samples
         .iter()
         .filter(|sample| sample.name == name && sample.labels.len() == labels.len() && has_labels(sample, labels));
@@ -350,7 +350,7 @@ fn sample(samples: &[Sample], name: &str, labels: &[(&str, &str)]) -> Option<f64
 }
 
 /// The sum of all series with this name and at least these labels.
-fn sum(samples: &[Sample], name: &str, labels: &[(&str, &str)]) -> f64 {
+pub fn sum(samples: &[Sample], name: &str, labels: &[(&str, &str)]) -> f64 {
     let found = samples.iter().filter(|sample| sample.name == name && has_labels(sample, labels));
     found.map(|sample| sample.value).sum()
 }

@@ -230,7 +230,12 @@ fn what_stands_behind_the_path_of_a_url_that_a_player_names_is_nowhere() {
         let named = bench.sql("SELECT native_session_id AS session, ext['nor'] AS next FROM silver.player_events ORDER BY 1, 2");
         let named: Vec<(&str, &str)> = named
             .iter()
-            .map(|row| (row["session"].as_str().unwrap_or_default(), row["next"].as_str().unwrap_or_default()))
+            .map(|row| {
+                (
+                    row["session"].as_str().unwrap_or_default(),
+                    row["next"].as_str().unwrap_or_default(),
+                )
+            })
             .collect();
         let expected = [
             ("", "..%2F4.ts"),
@@ -242,7 +247,11 @@ fn what_stands_behind_the_path_of_a_url_that_a_player_names_is_nowhere() {
         ];
         assert_eq!(named, expected, "{policy}");
         let payloads = bench.sql("SELECT payload FROM bronze.cdn_logs ORDER BY event_ts");
-        let ends = ["CMCD=nor%3D%22..%252F2.ts%22%2Csid%3D%22s-1%22\tid1\t-", "%2522..%25252F3.ts%2522%252Csid%253D%2522s-1%2522\tid2\t-", "id3\t%22..%252F4.ts%22"];
+        let ends = [
+            "CMCD=nor%3D%22..%252F2.ts%22%2Csid%3D%22s-1%22\tid1\t-",
+            "%2522..%25252F3.ts%2522%252Csid%253D%2522s-1%2522\tid2\t-",
+            "id3\t%22..%252F4.ts%22",
+        ];
         for (row, end) in payloads.iter().zip(ends) {
             assert!(row["payload"].as_str().is_some_and(|payload| payload.ends_with(end)), "{row}");
         }

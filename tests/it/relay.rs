@@ -16,7 +16,7 @@ use crate::support::{Bench, simulate};
 
 const PARTITIONS: u32 = 3;
 /// Views with the time that they are published by and what tells their rows apart.
-const VIEWS: [(&str, &str, &str, &str); 6] = [
+pub const VIEWS: [(&str, &str, &str, &str); 6] = [
     ("player_events", "silver.player_events", "event_ts", "event_id"),
     ("playback_intervals", "silver.playback_intervals", "interval_start", "session_id"),
     ("playback_sessions", "silver.playback_sessions", "started_at", "session_id"),
@@ -40,7 +40,7 @@ fn bench(broker: &Service) -> (Bench, String) {
 }
 
 /// Records of a topic that were committed: partition, key, minute, content.
-fn published(broker: &Service, view: &str) -> Vec<(i32, String, i64, Value)> {
+pub fn published(broker: &Service, topic: &str) -> Vec<(i32, String, i64, Value)> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", broker.address())
         .set("group.id", "check")
@@ -49,7 +49,7 @@ fn published(broker: &Service, view: &str) -> Vec<(i32, String, i64, Value)> {
         .expect("a consumer needs no broker to be made");
     let mut all = TopicPartitionList::new();
     for partition in 0..i32::try_from(PARTITIONS).expect("a few") {
-        let added = all.add_partition_offset(&format!("playhead.silver.{view}"), partition, Offset::Beginning);
+        let added = all.add_partition_offset(topic, partition, Offset::Beginning);
         added.expect("the beginning is an offset");
     }
     consumer.assign(&all).expect("partitions that are there");
@@ -72,10 +72,10 @@ fn published(broker: &Service, view: &str) -> Vec<(i32, String, i64, Value)> {
 
 /// Every row of the minutes that were published is there once, and a session keeps to its partition.
 #[track_caller]
-fn check(bench: &Bench, broker: &Service) {
+pub fn check(bench: &Bench, broker: &Service) {
     let mut partitions: BTreeMap<String, i32> = BTreeMap::new();
     for (view, table, time, id) in VIEWS {
-        let records = published(broker, view);
+        let records = published(broker, &format!("playhead.silver.{view}"));
         let Some(last) = records.iter().map(|record| record.2).max() else {
             assert_eq!(bench.int(&format!("SELECT count({time}) FROM {table}")), 0, "{view}");
             continue;

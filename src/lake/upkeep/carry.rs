@@ -13,7 +13,7 @@ use crate::lake::commit::quiet_commit;
 use crate::lake::{Lake, LakeError, table_error};
 
 /// Parts of a note that speak of the rows of its own commit.
-const OF_ONE_COMMIT: [&str; 6] = ["positions", "minutes", "counts", "rejected", "duplicates", "upkeep"];
+const OF_ONE_COMMIT: [&str; 7] = ["positions", "minutes", "counts", "rejected", "duplicates", "collected", "upkeep"];
 
 /// A change of upkeep's, ready to be committed.
 pub(super) struct Change {

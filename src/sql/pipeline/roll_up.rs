@@ -86,7 +86,7 @@ pub fn with_coarser(pipeline: Pipeline) -> Result<Vec<Pipeline>, Complaint> {
 }
 
 /// Dimensions and measures in the order of the SELECT; measures are the columns with a comment.
-fn columns(pipeline: &Pipeline) -> (Vec<String>, Vec<String>) {
+pub(super) fn columns(pipeline: &Pipeline) -> (Vec<String>, Vec<String>) {
     let Statement::Query(query) = &pipeline.statement else {
         return Default::default();
     };

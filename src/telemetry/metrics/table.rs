@@ -181,6 +181,22 @@ pub const ALERTS_UNDELIVERED: Meter = gauge(
     "Alert messages in the outbox that no target has acknowledged.",
 );
 
+pub const COLLECT_ROWS: Meter = counter(
+    "playhead_collect_rows_total",
+    &["table", "outcome"],
+    "Results of Arroyo taken from its topics: stored, superseded by a later one that came with them, or rejected.",
+);
+pub const COLLECT_LAG: Meter = gauge(
+    "playhead_collect_lag_records",
+    &["table"],
+    "Results that wait in the topic of a gold table; NaN while it is not known.",
+);
+pub const COLLECT_THROUGH: Meter = gauge(
+    "playhead_collect_through_timestamp_seconds",
+    &["table"],
+    "End of the latest window that has been collected, Unix time.",
+);
+
 pub const UPKEEP_RUNS: Meter = counter(
     "playhead_upkeep_runs_total",
     &["task", "outcome"],
@@ -200,7 +216,7 @@ pub const UPKEEP_FILES_REMOVED: Meter = counter(
 pub const UPKEEP_BYTES_WRITTEN: Meter = counter("playhead_upkeep_bytes_written_total", &["task"], "Bytes that upkeep wrote.");
 
 /// All of them, in the order in which a person would ask.
-pub const METERS: [Meter; 31] = [
+pub const METERS: [Meter; 34] = [
     BUILD_INFO,
     MEMORY_BYTES,
     RECORDS_RECEIVED,
@@ -228,6 +244,9 @@ pub const METERS: [Meter; 31] = [
     ALERT_RULES,
     ALERTS_FIRING,
     ALERTS_UNDELIVERED,
+    COLLECT_ROWS,
+    COLLECT_LAG,
+    COLLECT_THROUGH,
     UPKEEP_RUNS,
     UPKEEP_DURATION,
     UPKEEP_FILES_REMOVED,

@@ -4,7 +4,7 @@ use super::*;
 use crate::enrich::remembered::Asked;
 
 const SOURCES: [&str; 2] = ["edge", "http"];
-const TABLES: [&str; 1] = ["bronze.player_events"];
+const TABLES: [&str; 2] = ["bronze.player_events", "gold.cdn_1m"];
 
 fn meters() -> Meters {
     Meters::new(SOURCES, TABLES)
@@ -58,6 +58,8 @@ fn touch_all(meters: &Meters) {
         files_removed: 12,
         bytes_written: 4096,
     };
+    meters.collected("gold.cdn_1m", 5, 1, 2);
+    meters.collect_standing("gold.cdn_1m", Some(7), Some(1_700_000_000_000));
     for task in [UpkeepTask::Compact, UpkeepTask::Log, UpkeepTask::Vacuum, UpkeepTask::Retention] {
         meters.upkeep_done(task, work, Duration::from_secs(2));
         meters.upkeep_failed(task);
@@ -121,6 +123,12 @@ fn what_is_reported_is_what_is_read() {
     check(&meters, "playhead_events_left_out_total", "2");
     check(&meters, r#"playhead_http_requests_total{path="/cmcd",status="204"}"#, "1");
     check(&meters, "playhead_alerts_undelivered", "2");
+    check(
+        &meters,
+        r#"playhead_collect_rows_total{table="gold.cdn_1m",outcome="superseded"}"#,
+        "1",
+    );
+    check(&meters, r#"playhead_collect_lag_records{table="gold.cdn_1m"}"#, "7");
     check(&meters, r#"playhead_upkeep_runs_total{task="vacuum",outcome="failed"}"#, "1");
     check(&meters, r#"playhead_upkeep_files_removed_total{task="log"}"#, "12");
     let build = format!(r#"playhead_build_info{{version="{}"}}"#, env!("CARGO_PKG_VERSION"));
