@@ -12,6 +12,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::Value;
 
 use crate::daemon::Daemon;
+use crate::killing::Kills;
 use crate::metrics::{door, sample, scrape, sum};
 use crate::services::{self, Service};
 use crate::support::Bench;
@@ -23,7 +24,8 @@ const NOON: i64 = 29_473_200;
 const STATUS: &str = "health and metrics on http://";
 /// What the log says once results are taken in.
 const COLLECTS: &str = "playhead collects";
-const KILLS: u32 = 12;
+/// Unless `PLAYHEAD_KILLS` says otherwise.
+const KILLS: usize = 12;
 
 const PIPELINE: &str = "-- Requests by CDN.\n-- Rolls up: 5 minutes\n-- Columns:\n--   requests: requests (count)\n\
     SELECT window.start AS window_start, window.end AS window_end, cdn, requests\nFROM (\n  \
@@ -228,14 +230,14 @@ fn a_later_result_replaces_the_earlier_one_and_another_text_the_whole_window() {
 fn killed_again_and_again_every_result_is_there_once() {
     let Some(cluster) = Cluster::start() else { return };
     let mut expected: BTreeMap<(i64, String), i64> = BTreeMap::new();
-    let mut bad = 0;
+    let mut bad = 0i64;
     let writer = Writer::new(&cluster.broker, "one");
-    for kill in 0..KILLS {
+    for kill in 0..i64::try_from(Kills::from_environment(KILLS).count).expect("a few hundred") {
         let mut records = Vec::new();
         for at in 0..40i64 {
-            let minute = i64::from(kill) * 20 + at;
+            let minute = kill * 20 + at;
             for cdn in ["a", "b", "c"] {
-                let requests = minute * 10 + i64::from(kill);
+                let requests = minute * 10 + kill;
                 expected.insert((minute, cdn.to_string()), requests);
                 records.push(json((minute, cdn, requests, "t")));
             }
@@ -247,7 +249,7 @@ fn killed_again_and_again_every_result_is_there_once() {
         let log = daemon.own_log();
         daemon.wait_until("it collects", || log.text().contains(COLLECTS));
         // Not a wait for anything: where in its work the process is hit differs from kill to kill.
-        std::thread::sleep(Duration::from_millis(u64::from(kill) * 61));
+        std::thread::sleep(Duration::from_millis(61 * (kill.unsigned_abs() % 16)));
         daemon.kill();
     }
     let expected: Vec<(i64, &str, i64)> = expected.iter().map(|((at, cdn), n)| (*at, cdn.as_str(), *n)).collect();

@@ -123,11 +123,10 @@ fn the_containers_of_the_compose_file_have_their_settings_lakes_and_loopback_por
                 mounts.iter().any(|mount| mount.ends_with(&format!(":{INSIDE}:ro"))),
                 "{name}: {mounts:?}"
             );
-            lakes.push((name.as_str(), lake.clone()));
+            lakes.push((name.clone(), lake.clone()));
         }
     }
     lakes.sort_unstable();
-    let lakes: Vec<(&str, &str)> = lakes.iter().map(|(name, lake)| (*name, lake.as_str())).collect();
     let expected = [
         ("collector", "collected:/lake"),
         ("deploy", "collected:/lake"),
@@ -135,6 +134,7 @@ fn the_containers_of_the_compose_file_have_their_settings_lakes_and_loopback_por
         ("ingest-1", "ingest-1:/lake"),
         ("server", "collected:/lake:ro"),
     ];
+    let lakes: Vec<(&str, &str)> = lakes.iter().map(|(name, lake)| (name.as_str(), lake.as_str())).collect();
     assert_eq!(
         lakes, expected,
         "each ingest daemon has its own lake, and one process writes the collected one"

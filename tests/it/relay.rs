@@ -11,6 +11,7 @@ use rdkafka::message::{Headers, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde_json::Value;
 
+use crate::killing::Kills;
 use crate::services::{self, Service};
 use crate::support::{Bench, simulate};
 
@@ -26,7 +27,8 @@ pub const VIEWS: [(&str, &str, &str, &str); 6] = [
 ];
 /// The broker answers at once; nothing more is there after this.
 const QUIET: Duration = Duration::from_secs(3);
-const KILLS: u64 = 20;
+/// Unless `PLAYHEAD_KILLS` says otherwise.
+const KILLS: usize = 20;
 
 fn bench(broker: &Service) -> (Bench, String) {
     let bench = Bench::new();
@@ -119,13 +121,13 @@ fn every_closed_row_is_published_once() {
 fn killed_at_any_moment_no_row_is_lost_or_doubled() {
     let Some(broker) = services::start("kafka") else { return };
     let (bench, settings) = bench(&broker);
-    for kill in 0..KILLS {
+    for kill in 0..Kills::from_environment(KILLS).count {
         let mut relay = bench
             .command(&["relay", "--settings", &settings])
             .spawn()
             .expect("the binary starts");
         // Not a wait for anything: where in its work the process is hit differs from kill to kill.
-        std::thread::sleep(Duration::from_millis(150 + 97 * kill));
+        std::thread::sleep(Duration::from_millis(150 + 97 * (kill as u64 % 20)));
         relay.kill().expect("it runs");
         relay.wait().expect("it has ended");
     }
