@@ -181,7 +181,9 @@ impl Parts {
         meters.sessions(self.ingest.session_size());
         if let Some(Keeper { rollup, watch, .. }) = self.gold.at_rest() {
             meters.dirty_windows(rollup.dirty_windows());
-            meters.alerts(watch.rules(), watch.firing(), watch.undelivered());
+            let waits_ms = watch.oldest_undelivered_ms().map_or(0, |stored_ms| self.clock.now_ms() - stored_ms);
+            let waits = Duration::from_millis(u64::try_from(waits_ms).unwrap_or(0));
+            meters.alerts(watch.rules(), watch.firing(), watch.undelivered(), waits);
         }
     }
 

@@ -20,6 +20,7 @@ mod demo;
 mod deploy;
 mod determinism;
 mod dialect;
+mod explain_change;
 mod eyevinn;
 mod fault_proxy;
 mod faults;
