@@ -96,10 +96,10 @@ fn the_command_finds_what_sql_finds_and_the_alert_that_fired() {
     assert_eq!(found["candidates"][0]["explains"], row["explains"], "one search");
     assert_eq!(found["candidates"][0]["excess"], row["excess"]);
 
-    let output = bench.run(&["alerts", "explain", "vfs_ratio", "--from", FROM, "--to", TO]);
+    let output = bench.run(&["alerts", "explain", "vsf_ratios", "--from", FROM, "--to", TO]);
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(64), "{text}");
-    assert!(text.contains("unknown metric `vfs_ratio`; did you mean `vsf_ratio`?"), "{text}");
+    assert!(text.contains("unknown metric `vsf_ratios`; did you mean `vsf_ratio`?"), "{text}");
 }
 
 #[test]
