@@ -183,9 +183,7 @@ impl Parts {
         meters.watermark(self.ingest.watermark_ms());
         meters.sessions(self.ingest.session_size());
         if let Some(keeper) = self.gold.at_rest() {
-            let watch = keeper.watch();
-            meters.dirty_windows(keeper.rollup().dirty_windows());
-            meters.alerts(watch.rules(), watch.firing(), watch.undelivered());
+            keeper.report(meters);
         }
     }
 

@@ -7,6 +7,8 @@
 //! Invariant: a gold answer never mixes two states of a window: a window that silver has changed since
 //! is answered from silver.
 
+pub mod cause;
+pub mod explain_change;
 mod functions;
 pub mod live;
 pub mod pipeline;
@@ -33,6 +35,7 @@ use datafusion::scalar::ScalarValue;
 use crate::lake::scan::in_range;
 use crate::lake::tables::{TableSpec, WINDOWED_VIEWS, WindowedView, fixed_tables};
 use crate::lake::{Lake, LakeError, TimeRange};
+use crate::metric::{METRICS, Metric};
 use pipeline::{Pipeline, TIME_COLUMN};
 
 pub const MINUTE_MS: i64 = 60_000;
@@ -261,6 +264,7 @@ pub async fn gold_of(specs: &[TableSpec], rows: &BTreeMap<String, RecordBatch>) 
         schema(&context, layer)?.register_table(name.to_string(), frame.into_view())?;
     }
     views::register(&context).await?;
+    explain_change::register(&context);
     Ok(context)
 }
 
@@ -366,6 +370,7 @@ pub async fn open(lake: &Lake, pipelines: &[(Pipeline, OpenWindows)], limits: Qu
         }
     }
     views::register(&context).await?;
+    explain_change::register(&context);
     Ok(context)
 }
 
@@ -374,6 +379,12 @@ pub fn mentioned(pipelines: Vec<Pipeline>, query: &str) -> Vec<Pipeline> {
     let mut query = query.to_lowercase();
     let meant: Vec<views::View> = views::all().into_iter().filter(|view| query.contains(&view.name)).collect();
     query.extend(meant.iter().flat_map(views::View::reads).map(|table| format!(" {table}")));
+    // A change is asked by the metric's name; the tables that answer it are the metric's.
+    if query.contains(explain_change::NAME) {
+        let metrics = METRICS.iter().filter(|metric| query.contains(metric.name));
+        let tables: Vec<String> = metrics.flat_map(Metric::tables).collect();
+        query.push_str(&format!(" {}", tables.join(" ")));
+    }
     let names_all = ["information_schema", "show "].iter().any(|word| query.contains(word));
     let mut wanted: BTreeSet<String> = BTreeSet::new();
     for pipeline in pipelines.iter().filter(|pipeline| names_all || query.contains(&pipeline.name)) {

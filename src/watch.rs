@@ -133,6 +133,11 @@ impl Watch {
         self.outbox.as_ref().map_or(0, |outbox| outbox.waiting())
     }
 
+    /// When the oldest of these was recorded.
+    pub fn oldest_undelivered_ms(&self) -> Option<i64> {
+        self.outbox.as_ref().and_then(|outbox| outbox.oldest_ms())
+    }
+
     /// Where messages go from here; none where delivery is switched off.
     pub fn outbox(&self) -> Option<Arc<Outbox>> {
         self.outbox.clone()

@@ -508,7 +508,7 @@ fn instant(at_ms: i64) -> DateTime<Utc> {
 }
 
 /// RFC 3339 in UTC, with milliseconds only where there are some.
-pub(super) fn time(at_ms: i64) -> String {
+pub fn time(at_ms: i64) -> String {
     let form = if at_ms % 1_000 == 0 {
         SecondsFormat::Secs
     } else {

@@ -11,7 +11,7 @@ use std::fmt;
 
 pub use truth::{Incident, Score, parse_truth, score};
 
-use super::message;
+use super::message::{self, Causes};
 use super::rule::Severity;
 use super::transition::{Fingerprint, Status, Transition};
 
@@ -35,6 +35,8 @@ pub struct Firing {
     pub unit: Option<String>,
     /// Messages that were sent of it, its end included.
     pub messages: usize,
+    /// Why, where it was looked for.
+    pub causes: Option<Causes>,
 }
 
 impl Firing {
@@ -47,7 +49,8 @@ impl Firing {
         self.starts_at_ms < to_ms && from_ms < self.ended_at_ms.unwrap_or(i64::MAX)
     }
 
-    fn place(&self) -> String {
+    /// `cdn=cdn-b country=ES`
+    pub fn place(&self) -> String {
         let word = |(name, value): &(String, Option<String>)| {
             let value = value.as_deref().map_or("unknown".to_owned(), message::clean);
             format!("{name}={value}")
@@ -95,6 +98,7 @@ fn firing(event: &Transition) -> Firing {
         value: event.value,
         unit: event.unit.clone(),
         messages: usize::from(event.is_sent()),
+        causes: event.causes.clone(),
     }
 }
 

@@ -9,6 +9,7 @@
 //! Invariant: a value of a rule is in a query only as a checked expression or as a quoted name.
 
 mod calendar;
+mod change;
 mod complaint;
 mod editor;
 mod expression;
@@ -27,6 +28,7 @@ use serde::{Deserialize, Serialize};
 
 pub use super::target::Target;
 pub use calendar::Calendar;
+pub use change::{Change, DIMS_USUAL};
 pub use complaint::Complaint;
 pub use editor::{rule_schema, silence_schema};
 pub use read::{parse_duration_ms, parse_rules};

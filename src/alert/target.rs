@@ -17,16 +17,13 @@ pub enum Target {
     Webhook(WebhookTarget),
 }
 
-/// Between two messages to a topic with mail behind it: SNS switches off a mail subscription that gets more
-/// than ten a second (alerts spec 2.1), and nobody reads two.
-const PEOPLE_PACE_MS: i64 = 500;
-
 impl Target {
     /// The pause after each delivery.
     pub fn pace_ms(&self) -> i64 {
         match self {
-            Target::Sns(sns) if sns.form == SnsForm::PerProtocol => PEOPLE_PACE_MS,
-            _ => 0,
+            Target::Sns(sns) => sns.pace_ms,
+            Target::Webhook(webhook) => webhook.pace_ms,
+            Target::Stdout | Target::File(_) => 0,
         }
     }
 }
@@ -46,6 +43,8 @@ pub struct SnsTarget {
     /// The topic's own region.
     pub region: String,
     pub form: SnsForm,
+    /// Between two messages.
+    pub pace_ms: i64,
 }
 
 /// What a topic's subscribers get.
@@ -71,6 +70,8 @@ pub struct WebhookTarget {
     pub allow_private: bool,
     /// Sent with each request, for instance a token that the receiver wants.
     pub headers: BTreeMap<String, Secret>,
+    /// Between two messages.
+    pub pace_ms: i64,
 }
 
 /// The body of a webhook's request.
@@ -123,6 +124,7 @@ mod tests {
             key_id: None,
             allow_private: false,
             headers: BTreeMap::from([("authorization".to_owned(), Secret::new("canary-3"))]),
+            pace_ms: 0,
         };
         assert!(!format!("{:?}", Target::Webhook(webhook)).contains("canary"));
     }

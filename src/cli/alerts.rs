@@ -4,6 +4,7 @@
 //! one file of the alert folder, and a running daemon takes it up within seconds.
 
 mod check;
+mod explain;
 mod replay;
 mod rule_tests;
 mod silence;
@@ -18,6 +19,8 @@ use crate::telemetry;
 
 const REPLAY_EXAMPLE: &str =
     "Example:\n  playhead alerts replay --from 2026-11-01T00:00:00Z --to 2026-11-08T00:00:00Z --diff new/playback_errors.yaml";
+const EXPLAIN_EXAMPLE: &str =
+    "Example:\n  playhead alerts explain rebuffer_ratio --from 2026-11-01T20:00:00Z --to 2026-11-01T20:10:00Z --dims isp,cdn,device_type";
 const SILENCE_EXAMPLE: &str =
     "Example:\n  playhead alerts silence cdn=cdn-b country=ES --for 2h --author ada --reason \"maintenance, ticket 4711\"";
 
@@ -63,10 +66,16 @@ enum AlertsCommand {
         /// What really happened: precision and recall are printed.
         #[arg(long, value_name = "FILE")]
         truth: Option<PathBuf>,
+        /// Look for the cause of each firing, too.
+        #[arg(long)]
+        causes: bool,
         /// Print the firings as JSON.
         #[arg(long)]
         json: bool,
     },
+    /// Say which dimension values explain that a metric has changed, as an alert would.
+    #[command(after_help = EXPLAIN_EXAMPLE)]
+    Explain(explain::ExplainArgs),
     /// Print the JSON Schema of rule files, for editors.
     #[command(after_help = "Example:\n  playhead alerts schema > alerts.schema.json")]
     Schema {
@@ -100,11 +109,19 @@ pub async fn run(arguments: AlertsArgs) -> anyhow::Result<u8> {
             to,
             diff,
             truth,
+            causes,
             json,
         } => {
-            let span = replay::Span::of(&from, &to)?;
-            replay::run(&config, span, &diff, truth.as_deref(), json).await
+            let wanted = replay::Wanted {
+                span: replay::Span::of(&from, &to)?,
+                diffed: &diff,
+                truth: truth.as_deref(),
+                causes,
+                as_json: json,
+            };
+            replay::run(&config, &wanted).await
         }
+        AlertsCommand::Explain(asked) => explain::run(&config, &asked).await,
         AlertsCommand::Silence(wanted) => silence::run(&config, &wanted).await,
         AlertsCommand::Schema { .. } => unreachable!("it was answered above"),
     }

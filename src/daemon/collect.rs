@@ -154,10 +154,9 @@ impl Collecting<'_> {
         let Some(report) = self.gold.take_report() else { return };
         self.house.note_collected(&report, &self.heard, began);
         let Some(keeper) = self.gold.at_rest() else { return };
-        let (meters, watch) = (self.house.status.meters(), keeper.watch());
+        let meters = self.house.status.meters();
         meters.watermark(keeper.reached_ms());
-        meters.dirty_windows(keeper.rollup().dirty_windows());
-        meters.alerts(watch.rules(), watch.firing(), watch.undelivered());
+        keeper.report(meters);
         if let Some(publishing) = &self.publishing {
             publishing.reached(keeper.reached_ms());
         }

@@ -553,6 +553,7 @@ impl Following<'_> {
             if let Some(watch) = self.parts.gold.watch_at_rest() {
                 self.alerts_checked = Instant::now();
                 self.house.alerts.take_up_edits(config, watch).await;
+                self.house.status.meters().alert_rules_refused(self.house.alerts.are_refused);
             }
         }
         if self.databases_checked.elapsed() >= DATABASE_CHECK_EVERY {
@@ -653,12 +654,15 @@ fn meters(config: &Config, checked: &Checked) -> Meters {
 /// The alert files as they were last looked at.
 pub(super) struct AlertFolder {
     files: Option<Vec<(String, String)>>,
+    /// The last edit is not right, and the rules before it are in force.
+    are_refused: bool,
 }
 
 impl AlertFolder {
     fn of(config: &Config) -> AlertFolder {
         AlertFolder {
             files: alert_files(config).ok(),
+            are_refused: false,
         }
     }
 
@@ -669,7 +673,9 @@ impl AlertFolder {
             return;
         }
         self.files = files;
-        match check(config).await.map(|checked| checked.rules) {
+        let checked = check(config).await.map(|checked| checked.rules);
+        self.are_refused = checked.is_err();
+        match checked {
             Ok(rules) => {
                 tracing::info!(rules = rules.rules.len(), hash = rules.hash, "alert rules taken up");
                 watch.replace_rules(rules);

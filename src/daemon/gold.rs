@@ -7,6 +7,7 @@
 //! Invariant: one closing at a time; nothing else of this daemon writes gold or alerts meanwhile.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
@@ -14,6 +15,7 @@ use crate::clock::Clock;
 use crate::rollup::Rollup;
 use crate::rollup::again::Extent;
 use crate::rollup::collect::{Collector, Report, Step};
+use crate::telemetry::metrics::Meters;
 use crate::watch::{OwnHealth, Reached, Watch};
 
 /// While batches wait, windows that changed after they were computed are computed again once so many times as long
@@ -53,8 +55,14 @@ impl Keeper {
         }
     }
 
-    pub fn rollup(&self) -> &Rollup {
-        &self.rollup
+    /// Tells how windows and alerts stand.
+    pub fn report(&self, meters: &Meters) {
+        meters.dirty_windows(self.rollup.dirty_windows());
+        let stored_ms = self.watch.oldest_undelivered_ms();
+        let waits_ms = stored_ms.map_or(0, |stored_ms| self.clock.now_ms() - stored_ms);
+        let waits = Duration::from_millis(u64::try_from(waits_ms).unwrap_or(0));
+        let watch = &self.watch;
+        meters.alerts(watch.rules(), watch.firing(), watch.undelivered(), waits);
     }
 
     pub fn watch(&self) -> &Watch {

@@ -249,10 +249,16 @@ impl Meters {
         self.counter(&table::HTTP_REQUESTS, &[path, status]).increment(1);
     }
 
-    pub fn alerts(&self, rules: usize, firing: usize, undelivered: usize) {
+    pub fn alerts(&self, rules: usize, firing: usize, undelivered: usize, oldest_undelivered: Duration) {
         self.gauge(&table::ALERT_RULES, &[]).set(rules as f64);
         self.gauge(&table::ALERTS_FIRING, &[]).set(firing as f64);
         self.gauge(&table::ALERTS_UNDELIVERED, &[]).set(undelivered as f64);
+        self.gauge(&table::ALERTS_OLDEST_UNDELIVERED, &[])
+            .set(oldest_undelivered.as_secs_f64());
+    }
+
+    pub fn alert_rules_refused(&self, are_refused: bool) {
+        self.gauge(&table::ALERT_RULES_REFUSED, &[]).set(f64::from(u8::from(are_refused)));
     }
 
     /// Results of one gold table were taken in.
@@ -299,7 +305,8 @@ impl Meters {
         self.counter(&table::LATE_RECORDS, &[]).increment(0);
         self.sessions(SessionSize::default());
         self.dirty_windows(0);
-        self.alerts(0, 0, 0);
+        self.alerts(0, 0, 0, Duration::ZERO);
+        self.alert_rules_refused(false);
     }
 
     fn count_records(&self, source: &str, counts: &SourceCounts) {

@@ -11,10 +11,11 @@ use std::collections::BTreeMap;
 
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int32Array, RecordBatch, StringArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float64Type, Int32Type, TimeUnit, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Int32Type, TimeUnit, TimestampMicrosecondType};
 
 use crate::alert::rule::SHARED_SUMS;
 use crate::alert::{Dims, MinuteRow, SlotRow};
+use crate::sql::cause::{floats, texts};
 
 /// Minute rows by the start of their minute.
 pub type Minutes = BTreeMap<i64, Vec<MinuteRow>>;
@@ -110,22 +111,6 @@ impl Group {
     fn sum(&self, index: usize, row: usize) -> f64 {
         let sums = &self.sums[index];
         if sums.is_valid(row) { sums.value(row) } else { 0.0 }
-    }
-}
-
-/// Texts of a column of any kind of text.
-pub fn texts(column: &ArrayRef) -> StringArray {
-    match cast(column, &DataType::Utf8) {
-        Ok(column) => column.as_string::<i32>().clone(),
-        Err(_) => StringArray::new_null(column.len()),
-    }
-}
-
-/// Doubles of a column of any kind of number.
-pub fn floats(column: &ArrayRef) -> Float64Array {
-    match cast(column, &DataType::Float64) {
-        Ok(column) => column.as_primitive::<Float64Type>().clone(),
-        Err(_) => Float64Array::new_null(column.len()),
     }
 }
 

@@ -10,12 +10,12 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Date32Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 
-use super::answers::texts;
 use crate::alert::Transition;
 use crate::event::schema::utc_day;
 use crate::lake::tables::ALERT_EVENTS;
 use crate::lake::{Lake, LakeError, TimeRange};
 use crate::notify::Message;
+use crate::sql::cause::texts;
 
 /// What the table remembers.
 pub struct Ledger {

@@ -53,6 +53,8 @@ struct Inbox {
     overflowed: BTreeSet<String>,
     /// Undelivered as of the last round.
     waiting: usize,
+    /// When the oldest of these was stored.
+    oldest_ms: Option<i64>,
 }
 
 impl Outbox {
@@ -62,6 +64,7 @@ impl Outbox {
             lanes.entry(target).or_default().extend([message.entry()]);
         }
         let waiting = lanes.values().map(Lane::len).sum();
+        let oldest_ms = oldest_ms(&lanes);
         Outbox {
             lake,
             notifier,
@@ -71,6 +74,7 @@ impl Outbox {
                 new: Vec::new(),
                 overflowed: BTreeSet::new(),
                 waiting,
+                oldest_ms,
             }),
             woken: Notify::new(),
             lanes: tokio::sync::Mutex::new(lanes),
@@ -103,6 +107,11 @@ impl Outbox {
     pub fn waiting(&self) -> usize {
         let inbox = self.inbox();
         inbox.waiting + inbox.new.len()
+    }
+
+    /// When the oldest of them was stored; what has come in since the last round is younger.
+    pub fn oldest_ms(&self) -> Option<i64> {
+        self.inbox().oldest_ms
     }
 
     /// Sends until `stop` is set, and what is due once more then.
@@ -184,7 +193,10 @@ impl Outbox {
             self.refill(&mut lanes, &to_refill).await?;
             rest_ms = 0;
         }
-        self.inbox().waiting = lanes.values().map(Lane::len).sum();
+        let mut inbox = self.inbox();
+        inbox.waiting = lanes.values().map(Lane::len).sum();
+        inbox.oldest_ms = oldest_ms(&lanes);
+        drop(inbox);
         trouble.map_or(Ok(rest_ms), Err)
     }
 
@@ -256,6 +268,11 @@ impl Outbox {
             troubles.insert(name.to_owned(), (text.to_owned(), now_ms));
         }
     }
+}
+
+/// When the oldest message was stored.
+fn oldest_ms(lanes: &BTreeMap<String, Lane<Letter>>) -> Option<i64> {
+    lanes.values().filter_map(Lane::oldest_stored_at_ms).min()
 }
 
 /// Takes everything out of a lane, whatever it waits for.

@@ -14,11 +14,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow::array::{Array, ArrayRef, AsArray, Date32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::TimestampMicrosecondType;
 
-use super::answers::texts;
 use crate::event::schema::utc_day;
 use crate::lake::tables::HEALTH;
 use crate::lake::{Commit, Lake, LakeError, TimeRange};
 use crate::sql::MINUTE_MS;
+use crate::sql::cause::texts;
 use crate::telemetry::metrics::SourceCounts;
 
 /// How far back a start looks for the last record of a source: who has been silent for longer is known to be.

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::alerts;
 use crate::daemon::Daemon;
+use crate::http_client;
 use crate::support::Bench;
 
 const RULE: &str = "rules/errors.yaml";
@@ -88,13 +89,23 @@ fn a_broken_edit_keeps_the_old_rules_and_a_good_one_takes_effect() {
     bench.write(RULE, rule());
     std::fs::create_dir_all(bench.path("incoming")).expect("a folder can be made");
     let settings = format!(
-        "sources: [{{path: {}}}]\ningest: {{poll_every: 100ms, commit_every: 200ms}}\nalerts: {{folder: {}, deliver: false}}\n",
+        "http: {{listen: '127.0.0.1:0'}}\nsources: [{{path: {}}}]\ningest: {{poll_every: 100ms, commit_every: 200ms}}\nalerts: {{folder: {}, deliver: false}}\n",
         bench.path("incoming").display(),
         bench.path("rules").display()
     );
     let mut daemon = Daemon::start(&bench, &settings);
     let log = daemon.own_log();
     daemon.wait_until("it runs", || log.text().contains("playhead is running"));
+    let address = daemon.address();
+    let refused = || {
+        let page = http_client::request(address, "GET", "/metrics", &[], b"").body;
+        let line = page
+            .lines()
+            .find(|line| line.starts_with("playhead_alert_rules_refused "))
+            .unwrap_or_default();
+        line.ends_with(" 1")
+    };
+    assert!(!refused(), "the rules of the beginning are right");
     for broken in broken() {
         let before = log.text().len();
         bench.write(RULE, &broken.text);
@@ -104,6 +115,7 @@ fn a_broken_edit_keeps_the_old_rules_and_a_good_one_takes_effect() {
             assert!(told.contains(part), "{}: no `{part}` in\n{told}", broken.what);
         }
         assert!(!told.contains("alert rules taken up"), "{}:\n{told}", broken.what);
+        daemon.wait_until("the metrics say so", &refused);
     }
 
     // The rule that was there before is in force still.
@@ -121,6 +133,7 @@ fn a_broken_edit_keeps_the_old_rules_and_a_good_one_takes_effect() {
     let before = log.text().len();
     bench.write(RULE, rule().replace("uid: playback-error-share", "uid: another-name"));
     daemon.wait_until("a good edit is taken up", || log.text()[before..].contains("alert rules taken up"));
+    daemon.wait_until("the metrics say that all is well", || !refused());
     bench.write("incoming/b.ndjson", alerts::outage_after(30));
     daemon.wait_until("the new rule fires and ends", || told(&bench).len() == 4);
     let uids: Vec<Value> = told(&bench)[2..].iter().map(|row| row["rule_uid"].clone()).collect();

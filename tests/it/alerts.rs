@@ -81,7 +81,7 @@ fn attempts(later_minutes: i64, failing: std::ops::Range<i64>) -> String {
     text
 }
 
-fn attempt(text: &mut String, app: &str, device: &str, minute: i64, viewer: i64, fails: bool) {
+pub fn attempt(text: &mut String, app: &str, device: &str, minute: i64, viewer: i64, fails: bool) {
     let start_ms = NOON_MS + minute * MINUTE_MS + viewer * 500;
     let user = format!("{device}-{minute}-{viewer}");
     let mut event = |kind: &str, after_ms: i64| {

@@ -24,6 +24,7 @@ mod deploy;
 mod deploy_cluster;
 mod determinism;
 mod dialect;
+mod explain_change;
 mod eyevinn;
 mod fault_proxy;
 mod faults;

@@ -116,6 +116,8 @@ fn the_text_follows_the_rules_and_tells_nothing_of_anybody() {
         "playhead_source_lag_records",
         "playhead_alert_rules_loaded",
         "playhead_alerts_firing",
+        "playhead_alerts_oldest_undelivered_seconds",
+        "playhead_alert_rules_refused",
         "playhead_late_records_total",
         "playhead_lookups_total",
         "playhead_events_left_out_total",

@@ -19,8 +19,8 @@ pub const ANSWERING: &str = "answering SQL on postgres://";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A lake with rows in every layer, and `playhead serve` over it.
-struct Served {
-    bench: Bench,
+pub struct Served {
+    pub bench: Bench,
     child: std::process::Child,
     address: String,
     runtime: Runtime,
@@ -38,7 +38,7 @@ impl Served {
         Served::over(bench, settings)
     }
 
-    fn over(bench: Bench, settings: &str) -> Served {
+    pub fn over(bench: Bench, settings: &str) -> Served {
         let settings = bench.write("serve.yaml", format!("postgres:\n  listen: 127.0.0.1:0\n{settings}"));
         let log = bench.path("serve.log");
         let mut child = bench
@@ -81,7 +81,7 @@ impl Served {
 
     /// The first column of an answer, as text.
     #[track_caller]
-    fn texts(&self, question: &str) -> Vec<String> {
+    pub fn texts(&self, question: &str) -> Vec<String> {
         let client = self.client();
         let answer = self.within(client.simple_query(question));
         let answer = answer.unwrap_or_else(|error| panic!("{question}: {}", told(&error)));
@@ -94,7 +94,7 @@ impl Served {
 
     /// The code and the message of a refusal.
     #[track_caller]
-    fn refused(&self, question: &str) -> (String, String) {
+    pub fn refused(&self, question: &str) -> (String, String) {
         let client = self.client();
         let error = match self.within(client.simple_query(question)) {
             Err(error) => error,

@@ -56,6 +56,7 @@ impl Outbox {
             endpoint_url: Some(endpoint),
             region: REGION.to_string(),
             form: SnsForm::Json,
+            pace_ms: 0,
         });
         let mut outbox = Outbox {
             stored,

@@ -12,7 +12,8 @@
 //! ```
 //!
 //! A firing is of an incident if it is of the alert that the incident names, overlaps it in time (with
-//! some grace for the window and `for`), agrees with it in at least one dimension and differs in none.
+//! some grace for the window and `for`), agrees with it in at least one dimension, its own or one of its
+//! causes', and differs in none of its own.
 //! Where the incident names no place, the alert and the time decide.
 //!
 //! Invariant: an alert about the rule itself is neither right nor wrong.
@@ -101,6 +102,9 @@ impl Incident {
                 (None, _) => {}
             }
         }
+        let causes = firing.causes.iter().flat_map(|causes| &causes.found);
+        let mut named = causes.flat_map(|cause| &cause.dims);
+        agrees |= named.any(|(name, value)| value.is_some() && self.place.get(name) == value.as_ref());
         is_what && agrees && firing.overlaps(self.from_ms, self.to_ms.saturating_add(grace_ms))
     }
 }

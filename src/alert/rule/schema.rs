@@ -507,9 +507,14 @@ pub(super) static SNS: Schema = Schema {
             Kind::Words(&["json", "per_protocol"]),
             "per_protocol: a short text for e-mail and SMS: json",
         ),
+        key(
+            "max_per_second",
+            Kind::Number,
+            "Messages a second at the most; per_protocol: 2, json: as fast as it goes",
+        ),
     ],
     required: &["topic_arn"],
-    later: &["max_per_second"],
+    later: &[],
 };
 pub(super) static WEBHOOK: Schema = Schema {
     name: "`webhook`",
@@ -526,6 +531,11 @@ pub(super) static WEBHOOK: Schema = Schema {
         key("key_id", Kind::Text, "Tells which secret has signed"),
         key("headers", Kind::Templates, "Sent with each request, such as a token"),
         key("allow_private", Kind::Bool, "The receiver is in our own network: false"),
+        key(
+            "max_per_second",
+            Kind::Number,
+            "Messages a second at the most; as fast as it goes unless given",
+        ),
     ],
     required: &["url"],
     later: &[],

@@ -12,7 +12,7 @@ use crate::alert::evaluate::MANY;
 use crate::alert::{MINUTE_MS, Transition};
 
 /// What a rule without history is compared with: this much before its first bad window.
-const BEFORE_MS: i64 = 60 * MINUTE_MS;
+pub(super) const BEFORE_MS: i64 = 60 * MINUTE_MS;
 
 /// Two questions and how to look at their answers. Each answer has the dimensions as texts, in order,
 /// then `num`, `den` and `samples` as doubles.
@@ -60,14 +60,7 @@ impl Rule {
     }
 
     fn by_dims_sql(&self, dims: &[String], filter: &str) -> String {
-        let names: Vec<String> = dims.iter().map(|dim| format!("CAST({0} AS VARCHAR) AS {0}", quoted(dim))).collect();
-        format!(
-            "SELECT {}, {} FROM {} WHERE {filter} GROUP BY {}",
-            names.join(", "),
-            self.history_sums_sql(),
-            quoted(&self.from),
-            ordinals(1..=dims.len()),
-        )
+        by_dims_sql(dims, &self.history_sums_sql(), &self.from, filter)
     }
 
     /// The rows that the alert is compared with.
@@ -107,6 +100,17 @@ impl Rule {
         dims.map(|(name, value)| format!(" AND ({} IS NOT DISTINCT FROM {})", as_text(name), literal(value.as_deref())))
             .collect()
     }
+}
+
+/// The dimensions as texts, in order, then the sums, of the rows that the filter lets through.
+pub(super) fn by_dims_sql(dims: &[String], sums: &str, table: &str, filter: &str) -> String {
+    let names: Vec<String> = dims.iter().map(|dim| format!("CAST({0} AS VARCHAR) AS {0}", quoted(dim))).collect();
+    format!(
+        "SELECT {}, {sums} FROM {} WHERE {filter} GROUP BY {}",
+        names.join(", "),
+        quoted(table),
+        ordinals(1..=dims.len()),
+    )
 }
 
 fn as_text(name: &str) -> String {

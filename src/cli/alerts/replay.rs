@@ -10,9 +10,9 @@ use chrono::DateTime;
 use serde_json::{Value, json};
 
 use super::read;
-use crate::alert::Transition;
 use crate::alert::replay::{Firing, Score, diff, firings, parse_truth, score, table};
 use crate::alert::rule::RuleSet;
+use crate::alert::{Transition, message};
 use crate::config::Config;
 use crate::daemon::{self, Complaints};
 use crate::lake::Lake;
@@ -62,11 +62,31 @@ impl Span {
     }
 }
 
+/// What is asked of a replay.
+#[derive(Clone, Copy)]
+pub struct Wanted<'w> {
+    pub span: Span,
+    /// Rule files to compare with.
+    pub diffed: &'w [PathBuf],
+    /// What really happened.
+    pub truth: Option<&'w Path>,
+    /// Whether the cause of each firing is looked for: it takes most of the time of a long replay.
+    pub causes: bool,
+    pub as_json: bool,
+}
+
 /// Prints the firings, or with `diffed` what these files would change; with `truth` how right they were.
 ///
 /// # Errors
 /// Rules or files that are wrong; a lake that cannot be read.
-pub async fn run(config: &Config, span: Span, diffed: &[PathBuf], truth: Option<&Path>, as_json: bool) -> anyhow::Result<u8> {
+pub async fn run(config: &Config, wanted: &Wanted<'_>) -> anyhow::Result<u8> {
+    let Wanted {
+        diffed,
+        truth,
+        causes,
+        as_json,
+        ..
+    } = *wanted;
     let daemon::Checked { pipelines, rules } = daemon::check(config).await?;
     let incidents = match truth {
         Some(path) => {
@@ -84,9 +104,9 @@ pub async fn run(config: &Config, span: Span, diffed: &[PathBuf], truth: Option<
     for pipeline in &pipelines {
         lake.open_existing(rollup::table_spec(pipeline).await?).await?;
     }
-    let found = replayed(config, &lake, &pipelines, rules, span).await?;
+    let found = replayed(config, &lake, &pipelines, rules, wanted).await?;
     if let Some(others) = others {
-        let after = replayed(config, &lake, &pipelines, others, span).await?;
+        let after = replayed(config, &lake, &pipelines, others, wanted).await?;
         println!("{}", diff(&found, &after));
     } else if as_json {
         let scored = incidents.as_ref().map(|incidents| told(&score(&found, incidents, GRACE_MS)));
@@ -97,6 +117,9 @@ pub async fn run(config: &Config, span: Span, diffed: &[PathBuf], truth: Option<
         return Ok(0);
     } else {
         print!("{}", table(&found));
+        if causes {
+            print!("{}", why(&found));
+        }
     }
     if let Some(incidents) = incidents {
         let score = score(&found, &incidents, GRACE_MS);
@@ -121,14 +144,21 @@ async fn others(paths: &[PathBuf], pipelines: &[Pipeline]) -> anyhow::Result<Rul
     Ok(daemon::rules_in(&files?, &specs).await?)
 }
 
-async fn replayed(config: &Config, lake: &Lake, pipelines: &[Pipeline], rules: RuleSet, span: Span) -> anyhow::Result<Vec<Firing>> {
+async fn replayed(
+    config: &Config,
+    lake: &Lake,
+    pipelines: &[Pipeline],
+    rules: RuleSet,
+    wanted: &Wanted<'_>,
+) -> anyhow::Result<Vec<Firing>> {
     let limits = daemon::query_limits(config);
     let tables = tables_of(&rules, pipelines);
     let read = pipelines.iter().filter(|pipeline| tables.contains(&pipeline.table()));
     let context = sql::open(lake, &stored_only(read), limits).await?;
-    let mut judge = Judge::new(rules, &[]).without_causes();
+    let judge = Judge::new(rules, &[]);
+    let mut judge = if wanted.causes { judge } else { judge.without_causes() };
     let mut events: Vec<Transition> = Vec::new();
-    for ends in span.ends().chunks(ENDS_AT_ONCE) {
+    for ends in wanted.span.ends().chunks(ENDS_AT_ONCE) {
         events.extend(judge.judge(&context, limits, ends).await?.0);
     }
     Ok(firings(&events))
@@ -139,8 +169,22 @@ fn firing(firing: &Firing) -> Value {
         "rule_uid": firing.rule_uid, "alert": firing.alert, "fingerprint": firing.fingerprint, "severity": firing.severity,
         "dims": firing.dims.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
         "starts_at_ms": firing.starts_at_ms, "fired_at_ms": firing.fired_at_ms, "ended_at_ms": firing.ended_at_ms,
-        "value": firing.value, "messages": firing.messages,
+        "value": firing.value, "messages": firing.messages, "cause_answer": firing.causes.as_ref().map(|causes| &causes.answer),
+        "cause": firing.causes.as_ref().map(|causes| &causes.found),
     })
+}
+
+/// The causes as lines, under the table of the firings.
+fn why(firings: &[Firing]) -> String {
+    let mut text = String::new();
+    for firing in firings {
+        let Some(causes) = &firing.causes else { continue };
+        let fired = message::time(firing.fired_at_ms);
+        let lines = causes.found.iter().map(|cause| format!("  {cause}\n"));
+        let (alert, place, answer) = (&firing.alert, firing.place(), causes.answer.replace('_', " "));
+        text.push_str(&format!("why {alert} {place} at {fired}: {answer}\n{}", lines.collect::<String>()));
+    }
+    text
 }
 
 fn told(score: &Score) -> Value {

@@ -19,6 +19,7 @@ fn target(topic_arn: &str, form: SnsForm) -> SnsTarget {
         endpoint_url: None,
         region: "eu-west-1".to_owned(),
         form,
+        pace_ms: 0,
     }
 }
 

@@ -22,7 +22,7 @@ use datafusion_postgres::datafusion_pg_catalog::pg_catalog::setup_pg_catalog;
 use super::DATABASE;
 use super::functions;
 use super::snapshot::{GOLD, Tables};
-use crate::sql::{LAYERS, Session, SqlError, context_with, session_config};
+use crate::sql::{LAYERS, Session, SqlError, context_with, explain_change, session_config};
 
 const PG_CATALOG: &str = "pg_catalog";
 /// Where the parser leads questions for `information_schema.columns`.
@@ -61,6 +61,7 @@ impl Names {
         }
         setup_pg_catalog(&context, DATABASE, EmptyContextProvider).map_err(|error| *error)?;
         functions::register(&mut context);
+        explain_change::register(&context);
         let pg_catalog = catalog.schema(PG_CATALOG).ok_or_else(|| missing(PG_CATALOG))?;
         let mut state = context.state();
         state.config_mut().options_mut().catalog.create_default_catalog_and_schema = false;

@@ -196,6 +196,16 @@ pub const COLLECT_THROUGH: Meter = gauge(
     &["table"],
     "End of the latest window that has been collected, Unix time.",
 );
+pub const ALERTS_OLDEST_UNDELIVERED: Meter = gauge(
+    "playhead_alerts_oldest_undelivered_seconds",
+    &[],
+    "Time since the oldest of these was recorded; 0 while none waits.",
+);
+pub const ALERT_RULES_REFUSED: Meter = gauge(
+    "playhead_alert_rules_refused",
+    &[],
+    "1 while an edit of the alert files is not right and the rules before it stay in force; the log says what to write.",
+);
 
 pub const UPKEEP_RUNS: Meter = counter(
     "playhead_upkeep_runs_total",
@@ -216,7 +226,7 @@ pub const UPKEEP_FILES_REMOVED: Meter = counter(
 pub const UPKEEP_BYTES_WRITTEN: Meter = counter("playhead_upkeep_bytes_written_total", &["task"], "Bytes that upkeep wrote.");
 
 /// All of them, in the order in which a person would ask.
-pub const METERS: [Meter; 34] = [
+pub const METERS: [Meter; 36] = [
     BUILD_INFO,
     MEMORY_BYTES,
     RECORDS_RECEIVED,
@@ -247,6 +257,8 @@ pub const METERS: [Meter; 34] = [
     COLLECT_ROWS,
     COLLECT_LAG,
     COLLECT_THROUGH,
+    ALERTS_OLDEST_UNDELIVERED,
+    ALERT_RULES_REFUSED,
     UPKEEP_RUNS,
     UPKEEP_DURATION,
     UPKEEP_FILES_REMOVED,

@@ -53,7 +53,8 @@ fn touch_all(meters: &Meters) {
     meters.lookups(LookupMemory::Network, Asked { hits: 9, misses: 1 });
     meters.spool(250, 1000);
     meters.http_answered("/cmcd", 204);
-    meters.alerts(4, 1, 2);
+    meters.alerts(4, 1, 2, Duration::from_secs(30));
+    meters.alert_rules_refused(true);
     let work = UpkeepWork {
         files_removed: 12,
         bytes_written: 4096,
@@ -129,6 +130,8 @@ fn what_is_reported_is_what_is_read() {
         "1",
     );
     check(&meters, r#"playhead_collect_lag_records{table="gold.cdn_1m"}"#, "7");
+    check(&meters, "playhead_alerts_oldest_undelivered_seconds", "30");
+    check(&meters, "playhead_alert_rules_refused", "1");
     check(&meters, r#"playhead_upkeep_runs_total{task="vacuum",outcome="failed"}"#, "1");
     check(&meters, r#"playhead_upkeep_files_removed_total{task="log"}"#, "12");
     let build = format!(r#"playhead_build_info{{version="{}"}}"#, env!("CARGO_PKG_VERSION"));

@@ -91,7 +91,7 @@ impl Beating {
         let mut told = Vec::new();
         for batch in &batches {
             let (rules, statuses) = (texts(batch.column(0)), texts(batch.column(1)));
-            let at_s = super::super::answers::floats(batch.column(2));
+            let at_s = crate::sql::cause::floats(batch.column(2));
             for row in 0..batch.num_rows() {
                 let minute = (at_s.value(row) as i64 * 1_000 - T0) / MINUTE_MS;
                 told.push((rules.value(row).to_owned(), statuses.value(row).to_owned(), minute));

@@ -33,6 +33,12 @@ const TAKEN_HEADERS: [&str; 8] = [
     "idempotency-key",
     "te",
 ];
+/// Between two messages to a topic with mail behind it, unless it says otherwise: SNS switches off a mail
+/// subscription that gets more than ten a second (alerts spec 2.1), and nobody reads two.
+const PEOPLE_PACE_MS: i64 = 500;
+/// One message in ten seconds: slower, an incident is over before it is told.
+const MIN_PER_SECOND: f64 = 0.1;
+const MAX_PER_SECOND: f64 = 100.0;
 /// A shorter secret is guessed.
 const MIN_SECRET_BYTES: usize = 16;
 
@@ -109,6 +115,8 @@ impl FileReader<'_, '_> {
         let region = self.resolved_text(&fields, "region", "write a region such as eu-west-1");
         let forms = [("json", SnsForm::Json), ("per_protocol", SnsForm::PerProtocol)];
         let form = fields.get("format").map(|entry| self.word(&entry, &forms, &[]));
+        let form = form.flatten().unwrap_or_default();
+        let pace_ms = self.pace_ms(&fields, if form == SnsForm::PerProtocol { PEOPLE_PACE_MS } else { 0 });
         let topic_arn = topic_arn?;
         let parts: Vec<&str> = topic_arn.split(':').collect();
         let ["arn", _, "sns", arn_region, _, topic] = parts[..] else {
@@ -134,8 +142,31 @@ impl FileReader<'_, '_> {
             topic_arn,
             endpoint_url,
             region,
-            form: form.flatten().unwrap_or_default(),
+            form,
+            pace_ms,
         }))
+    }
+
+    /// The pause between two messages that `max_per_second` makes; `usual` where it is not given.
+    fn pace_ms(&mut self, fields: &Fields, usual: i64) -> i64 {
+        let Some(entry) = fields.get("max_per_second") else { return usual };
+        let number = match entry.value {
+            Node::Int(number) => Some(*number as f64),
+            Node::Float(number) => Some(*number),
+            _ => None,
+        };
+        match number.filter(|number| (MIN_PER_SECOND..=MAX_PER_SECOND).contains(number)) {
+            Some(number) => (1_000.0 / number).ceil() as i64,
+            None => {
+                let message = "`max_per_second` is no number of 0.1 to 100";
+                self.complain(
+                    &entry.place,
+                    message,
+                    "write how many messages a second it takes, such as `max_per_second: 2`",
+                );
+                usual
+            }
+        }
     }
 
     fn webhook(&mut self, entry: Entry) -> Option<Target> {
@@ -150,6 +181,7 @@ impl FileReader<'_, '_> {
             self.complain(&fields.place_of("key_id"), message, "add `secret: ${NAME}`, or take it out");
         }
         let headers = self.headers(&fields);
+        let pace_ms = self.pace_ms(&fields, 0);
         Some(Target::Webhook(WebhookTarget {
             url: Secret::new(url?),
             form: form?,
@@ -157,6 +189,7 @@ impl FileReader<'_, '_> {
             key_id: key_id.map(|id| message::clean(&id)),
             allow_private,
             headers,
+            pace_ms,
         }))
     }
 
@@ -425,6 +458,7 @@ mod tests {
             endpoint_url: Some("http://localhost:1".to_owned()),
             region: "eu-west-1".to_owned(),
             form: SnsForm::Json,
+            pace_ms: 0,
         });
         assert_eq!(parse(&[("a", text)]).unwrap().targets["console"], expected);
     }
@@ -502,16 +536,16 @@ alerts/a.yaml:4:26: `topic_arn` is not the ARN of an SNS topic, at targets.noc.s
         check(
             "console: {stdout: {}}",
             r#"console: {stdout: {}}
-  noc: {sns: {topic_arn: "${TOPIC}", region: us-east-1, max_per_second: 1, endpoint_url: localhost}}"#,
+  noc: {sns: {topic_arn: "${TOPIC}", region: us-east-1, max_per_second: 0, endpoint_url: localhost}}"#,
             r#"
 alerts/a.yaml:4:46: `region` is not the topic's region, at targets.noc.sns.region
-    4 |   noc: {sns: {topic_arn: "${TOPIC}", region: us-east-1, max_per_second: 1, endpoint_url: localhost}}
+    4 |   noc: {sns: {topic_arn: "${TOPIC}", region: us-east-1, max_per_second: 0, endpoint_url: localhost}}
       |                                              ^^^^^^^^^ take `region` out; SNS wants the topic's own
-alerts/a.yaml:4:57: `max_per_second` in `sns` is not supported yet, at targets.noc.sns.max_per_second
-    4 |   noc: {sns: {topic_arn: "${TOPIC}", region: us-east-1, max_per_second: 1, endpoint_url: localhost}}
-      |                                                         ^^^^^^^^^^^^^^ take it out
+alerts/a.yaml:4:73: `max_per_second` is no number of 0.1 to 100, at targets.noc.sns.max_per_second
+    4 |   noc: {sns: {topic_arn: "${TOPIC}", region: us-east-1, max_per_second: 0, endpoint_url: localhost}}
+      |                                                                         ^ write how many messages a second it takes, such as `max_per_second: 2`
 alerts/a.yaml:4:90: `endpoint_url` is not a URL, at targets.noc.sns.endpoint_url
-    4 |   noc: {sns: {topic_arn: "${TOPIC}", region: us-east-1, max_per_second: 1, endpoint_url: localhost}}
+    4 |   noc: {sns: {topic_arn: "${TOPIC}", region: us-east-1, max_per_second: 0, endpoint_url: localhost}}
       |                                                                                          ^^^^^^^^^ write an http or https URL
 "#,
         );
@@ -618,6 +652,18 @@ alerts/a.yaml:14:28: unknown target `console`, at groups[0].rules[0].notify.targ
                 ..
             })
         ));
+    }
+
+    #[test]
+    fn a_target_takes_as_many_messages_a_second_as_it_says() {
+        let pace_ms = |text: &str| target(text).pace_ms();
+        assert_eq!(pace_ms("{sns: {topic_arn: \"${TOPIC}\"}}"), 0);
+        assert_eq!(pace_ms("{sns: {topic_arn: \"${TOPIC}\", format: per_protocol}}"), 500);
+        assert_eq!(
+            pace_ms("{sns: {topic_arn: \"${TOPIC}\", format: per_protocol, max_per_second: 5}}"),
+            200
+        );
+        assert_eq!(pace_ms("{webhook: {url: \"https://example.org/x\", max_per_second: 0.5}}"), 2_000);
     }
 
     #[test]
