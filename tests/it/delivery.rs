@@ -249,7 +249,7 @@ fn the_cdns_stand_side_by_side_with_their_own_day_before() {
         ]
     );
     let hits = bench.sql(
-        "SELECT round(ttfb_hit_day_before_ms, -1) AS before, round(ttfb_hit_to_day_before, 1) AS ratio, ttfb_miss_to_day_before AS of_misses \
+        "SELECT round(ttfb_hit_day_before_ms, -1) AS before, round(ttfb_hit_to_day_before) AS ratio, ttfb_miss_to_day_before AS of_misses \
          FROM gold.cdn_compare_1m WHERE window_start = TIMESTAMP '2026-01-02T12:00:00Z'",
     );
     assert_eq!(hits, [json!({"before": 100.0, "ratio": 4.0, "of_misses": null})]);
