@@ -210,7 +210,10 @@ impl Judged {
 
 /// Ten kinds of device of a thousand apps.
 fn rows(spec: &TableSpec, minute: i64) -> RecordBatch {
-    let series = || (0..RULES).flat_map(|app| (0..SERIES_OF_A_RULE).map(move |device| (app, device)));
+    let of_app = |app: usize| (0..SERIES_OF_A_RULE).map(move |device| (app, device));
+    // Arrow wants to know beforehand how many there are.
+    let all: Vec<(usize, usize)> = (0..RULES).flat_map(of_app).collect();
+    let series = || all.iter().copied();
     let column = |field: &Field| -> ArrayRef {
         let count = RULES * SERIES_OF_A_RULE;
         let time = |minute: i64| -> ArrayRef {
