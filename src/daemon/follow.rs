@@ -58,6 +58,11 @@ const UPKEEP_HURRIED_EVERY: Duration = Duration::from_secs(5);
 /// Batches wait as long as one was full this lately: between two the sources may have to take breath.
 const BEHIND_FOR: Duration = Duration::from_secs(10);
 
+/// A source whose queue a batch has just emptied has the next records within milliseconds: for so long nothing is
+/// taken for the end of a backlog, and it is asked again this often.
+const TAKES_BREATH: Duration = Duration::from_millis(500);
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(20);
+
 /// How often the alert folder is looked at for an edit.
 pub(super) const ALERTS_CHECK_EVERY: Duration = Duration::from_secs(1);
 
@@ -254,6 +259,8 @@ impl House {
 enum Busy {
     /// More waits: the next batch can be carried at once.
     Full,
+    /// Nothing came, right after a full batch.
+    Breathing,
     Some,
     Nothing,
 }
@@ -385,6 +392,7 @@ impl Following<'_> {
             let pause = match busy {
                 Busy::Some => config.ingest.commit_every.saturating_sub(began.elapsed()),
                 Busy::Nothing => config.ingest.poll_every,
+                Busy::Breathing => ASK_AGAIN_AFTER,
                 Busy::Full => Duration::ZERO,
             };
             tokio::select! {
@@ -436,6 +444,9 @@ impl Following<'_> {
             self.order().await?;
         }
         if batch.positions.is_empty() {
+            if !is_stopping && self.last_full.is_some_and(|at| at.elapsed() < TAKES_BREATH) {
+                return Ok(Busy::Breathing);
+            }
             // The watermark may have moved on: a partition that is silent no longer holds it.
             let closed = self.parts.close_what_is_due().await;
             self.note_outcome(closed)?;
