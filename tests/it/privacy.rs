@@ -227,7 +227,7 @@ fn what_stands_behind_the_path_of_a_url_that_a_player_names_is_nowhere() {
         let counts = bench.ingest_with(&format!("privacy: {{identity: {policy}}}\n"), &[&log, &players]);
         assert_eq!(counts["stored"], 6, "{counts}");
         assert_nowhere(&bench, b"", &secrets, policy);
-        let named = bench.sql("SELECT native_session_id AS session, ext['nor'] AS next FROM silver.player_events ORDER BY 1, 2");
+        let named = bench.sql("SELECT session_id AS session, ext['nor'] AS next FROM silver.player_events ORDER BY 1 NULLS FIRST, 2");
         let named: Vec<(&str, &str)> = named
             .iter()
             .map(|row| {

@@ -242,7 +242,7 @@ mod tests {
             before,
             ..change("rebuffer_ratio", 5)
         };
-        assert!(error(&with(&["ips"], None, None)).contains("gold.playback_5m has no column `ips`; did you mean `isp`?"));
+        assert!(error(&with(&["isps"], None, None)).contains("gold.playback_5m has no column `isps`; did you mean `isp`?"));
         assert!(error(&with(&[], Some("isp = 'a') OR (SELECT 1"), None)).contains("a `)` closes nothing"));
         assert!(error(&with(&[], Some("pop = 'x'"), None)).contains("no column `pop`"));
         assert!(error(&with(&[], None, Some((T0 - HOUR_MS, T0 + MINUTE_MS)))).contains("overlap"));

@@ -266,7 +266,7 @@ defaults:
   notify: {group_by: [alert, severity], group_wait: 10s, group_interval: 1m, repeat_interval: 4h, send_resolved: true}
 targets:
   console: {stdout: {}}
-  noc: {sns: {topic_arn: "${TOPIC}", endpoint_url: "http://localhost:1", region: eu-west-1, format: json}}
+  noc: {sns: {topic_arn: "${TOPIC}", endpoint_url: "http://localhost:1", region: eu-west-1, format: json, max_per_second: 5}}
   log: {file: {path: /var/log/alerts.ndjson}}
   hook: {webhook: {url: "https://example.org", secret: "${TOPIC}", key_id: k1, headers: {authorization: "x"}, allow_private: false}}
   own: {webhook: {url: "https://example.org", format: template, template: '{"t": {{ text | json }}}'}}
