@@ -38,7 +38,7 @@ fn lines() -> (Vec<String>, i64) {
     let text = std::fs::read_to_string(folder.join("player.ndjson")).expect("the simulation wrote it");
     let mut lines: Vec<String> = text.lines().map(str::to_string).collect();
     let time = |line: &String| {
-        serde_json::from_str::<Value>(line).expect("JSON")["event_time"]
+        serde_json::from_str::<Value>(line).expect("JSON")["TimeStamp"]
             .as_i64()
             .expect("a time")
     };
@@ -47,9 +47,8 @@ fn lines() -> (Vec<String>, i64) {
     // Names that fall into every partition, several times over.
     for number in 0..30 {
         let mut line = first.clone();
-        line["session_id"] = Value::from(format!("later-{number}"));
         line["user_id"] = Value::from(format!("later-user-{number}"));
-        line["event_time"] = Value::from(last_ms + LATER_MS + number);
+        line["TimeStamp"] = Value::from(last_ms + LATER_MS + number);
         lines.push(line.to_string());
     }
     (lines, (last_ms + LATER_MS) / 1000 - 3600)
