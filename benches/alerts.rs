@@ -200,6 +200,7 @@ impl Judged {
             watermark_ms: Some(end_ms),
             closed_ms: Some(end_ms),
             is_end: false,
+            is_held: false,
         };
         self.watch
             .run(&closed, reached, end_ms)

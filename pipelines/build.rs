@@ -53,7 +53,6 @@ fn generate() -> Result<(), String> {
     let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     paths.retain(|path| path.extension().is_some_and(|ending| ending == "rs"));
     paths.sort();
-    let root = std::env::current_dir().map_err(|error| format!("cannot tell the current folder: {error}"))?;
     let mut functions = Vec::new();
     let mut modules = String::new();
     let mut texts = String::new();
@@ -63,7 +62,13 @@ fn generate() -> Result<(), String> {
         let module = out.join("udfs").join(format!("{}.rs", function.name));
         write(&module, &as_module(&text))?;
         let _ = writeln!(modules, "#[path = {module:?}]\npub mod {};", function.name);
-        let _ = writeln!(texts, "    ({:?}, include_str!({:?})),", function.name, root.join(path));
+        // From where the crate lies when it is compiled: a target folder may be used from several clones.
+        let file = format!("/{}", path.display());
+        let _ = writeln!(
+            texts,
+            "    ({:?}, include_str!(concat!(env!(\"CARGO_MANIFEST_DIR\"), {file:?}))),",
+            function.name
+        );
         functions.push(function);
     }
     let list = format!(

@@ -56,6 +56,8 @@ pub struct Reached {
     pub closed_ms: Option<i64>,
     /// Nothing more will come: everything is closed.
     pub is_end: bool,
+    /// Rows of windows that are stored in part still wait: nothing is judged.
+    pub is_held: bool,
 }
 
 /// Rules in force with their memory.
@@ -188,6 +190,9 @@ impl Watch {
         // A table that no rule reads may be far ahead: rejects go by the time of their receipt.
         for table in self.tables() {
             self.minutes.extend(closed.get(&table).into_iter().flatten());
+        }
+        if reached.is_held {
+            return Ok(());
         }
         let ends = self.due_ends(reached);
         for ends in ends.chunks(ENDS_PER_COMMIT) {

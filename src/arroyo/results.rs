@@ -7,7 +7,7 @@
 //! Invariant: what waits in memory is bounded (`QUEUED_KIB_MAX`, and `Room` of who takes it).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
@@ -129,6 +129,8 @@ pub struct Results {
     topics: Vec<Arc<str>>,
     /// Partitions that are read, and what is taken next from each.
     next: BTreeMap<Partition, i64>,
+    /// Where logs ended that have not been read so far since they were taken up.
+    to_catch_up: BTreeMap<Partition, i64>,
     looked: Option<Instant>,
     /// Topics that are not there, as far as was told.
     missing: BTreeSet<usize>,
@@ -171,6 +173,7 @@ impl Results {
                 .map_err(kafka("set the consumer of the gold topics up"))?,
             topics: topics.into_iter().map(Arc::from).collect(),
             next: BTreeMap::new(),
+            to_catch_up: BTreeMap::new(),
             looked: None,
             missing: BTreeSet::new(),
         })
@@ -227,6 +230,10 @@ impl Results {
             .and_then(|()| self.consumer.incremental_assign(&one))
             .map_err(kafka(act))?;
         self.next.insert(partition, begin);
+        self.lags().remove(&(topic.to_string(), partition.number));
+        if begin < end {
+            self.to_catch_up.insert(partition, end);
+        }
         Ok(lost)
     }
 
@@ -266,7 +273,30 @@ impl Results {
                 break;
             }
         }
+        self.note_caught_up();
         taken
+    }
+
+    fn note_caught_up(&mut self) {
+        if self.to_catch_up.is_empty() {
+            return;
+        }
+        let mut to_catch_up = std::mem::take(&mut self.to_catch_up);
+        to_catch_up.retain(|partition, end| {
+            let told = (self.topics[partition.topic].to_string(), partition.number);
+            let is_at_end = self.lags().get(&told).is_some_and(|(_, is_at_end)| *is_at_end);
+            self.next.get(partition).is_some_and(|next| next < end) && !is_at_end
+        });
+        self.to_catch_up = to_catch_up;
+    }
+
+    /// True until all that was there when the partitions were taken up has been taken.
+    pub fn is_catching_up(&self) -> bool {
+        !self.to_catch_up.is_empty()
+    }
+
+    fn lags(&self) -> MutexGuard<'_, HashMap<(String, i32), (i64, bool)>> {
+        self.consumer.context().lags.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Retention has overtaken us: the partitions are taken up anew, and `start` tells what is gone.
@@ -282,6 +312,7 @@ impl Results {
         // What is not unassigned is refused by the next assignment, and that is told.
         let _ = self.consumer.incremental_unassign(&all);
         self.next.clear();
+        self.to_catch_up.clear();
         self.looked = None;
     }
 
@@ -298,7 +329,7 @@ impl Results {
 
     /// Records of a topic that wait; `None`: it is not known yet.
     pub fn lag(&self, topic: usize) -> Option<u64> {
-        let lags = self.consumer.context().lags.lock().unwrap_or_else(PoisonError::into_inner);
+        let lags = self.lags();
         let mut waiting = 0;
         for (partition, next) in self.next.iter().filter(|(partition, _)| partition.topic == topic) {
             let (end, is_at_end) = lags.get(&(self.topics[topic].to_string(), partition.number))?;

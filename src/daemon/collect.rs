@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch as signal;
 
-use super::follow::{ALERTS_CHECK_EVERY, House, RETRY_FIRST, RETRY_LONGEST, UPKEEP_EVERY, note_upkeep, passes_by_itself};
 use super::gold::{Gold, Keeper};
+use super::house::{House, UPKEEP_EVERY, live, note_upkeep};
 use super::publishing::Publishing;
 use super::roles::{collect_complaints, collector, leave_gold_to_arroyo, warn_of_unfilled};
 use super::sending::Sending;
-use super::{Checked, check, lake_place, query_limits, watch_over};
+use super::{Checked, lake_place, query_limits, watch_over};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::lake::Lake;
@@ -22,7 +22,6 @@ use crate::lake::upkeep::Upkeep;
 use crate::notify::Terminal;
 use crate::rollup::Rollup;
 use crate::rollup::collect::SOURCE;
-use crate::telemetry::chain;
 use crate::telemetry::health::HealthPart;
 use crate::watch::{Heard, OwnHealth};
 
@@ -31,34 +30,12 @@ use crate::watch::{Heard, OwnHealth};
 ///
 /// # Errors
 /// What a person has to mend before anything can go on.
-pub async fn collect(config: &Config, clock: Arc<dyn Clock>, mut stop: signal::Receiver<bool>) -> anyhow::Result<()> {
+pub async fn collect(config: &Config, clock: Arc<dyn Clock>, stop: signal::Receiver<bool>) -> anyhow::Result<()> {
     collect_complaints(config)?;
-    let mut checked = check(config).await?;
-    let mut house = House::build(config, &checked, clock, stop.clone()).await?;
-    let mut pause = RETRY_FIRST;
-    loop {
-        let began = Instant::now();
-        let error = match carry_on(config, &mut house, checked, &mut stop).await {
-            Ok(()) => return house.leave().await,
-            Err(error) => error,
-        };
-        if !house.has_been_ready || !passes_by_itself(&error) {
-            return Err(error);
-        }
-        if began.elapsed() > RETRY_LONGEST {
-            pause = RETRY_FIRST;
-        }
-        tracing::error!(
-            "{}; it is tried again in {pause:?}, from where the tables stand",
-            chain(error.as_ref())
-        );
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            _ = stop.changed() => return house.leave().await,
-        }
-        pause = (pause * 2).min(RETRY_LONGEST);
-        checked = check(config).await?;
-    }
+    live(config, clock, stop, async |house, checked, stop| {
+        carry_on(config, house, checked, stop).await
+    })
+    .await
 }
 
 async fn carry_on(config: &Config, house: &mut House, checked: Checked, stop: &mut signal::Receiver<bool>) -> anyhow::Result<()> {
@@ -78,7 +55,6 @@ struct Collecting<'a> {
     publishing: Option<Publishing>,
     upkeep: Option<Upkeep>,
     upkeep_stepped: Instant,
-    alerts_checked: Instant,
 }
 
 impl Collecting<'_> {
@@ -117,7 +93,6 @@ impl Collecting<'_> {
             lake,
             gold: Gold::new(Keeper::new(rollup, watch, collector, Some(own_health), clock)),
             upkeep_stepped: Instant::now(),
-            alerts_checked: Instant::now(),
         })
     }
 
@@ -163,12 +138,7 @@ impl Collecting<'_> {
     }
 
     async fn look_around(&mut self, config: &Config) {
-        if self.alerts_checked.elapsed() >= ALERTS_CHECK_EVERY
-            && let Some(watch) = self.gold.watch_at_rest()
-        {
-            self.alerts_checked = Instant::now();
-            self.house.alerts.take_up_edits(config, watch).await;
-        }
+        self.house.look_at_alerts(config, self.gold.watch_at_rest()).await;
         let Some(upkeep) = &mut self.upkeep else { return };
         if self.upkeep_stepped.elapsed() >= UPKEEP_EVERY {
             self.upkeep_stepped = Instant::now();

@@ -143,6 +143,7 @@ impl Keeper {
             watermark_ms,
             closed_ms,
             is_end,
+            is_held: self.collector.as_ref().is_some_and(|collector| collector.is_catching_up(now_ms)),
         }
     }
 }

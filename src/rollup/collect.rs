@@ -87,6 +87,8 @@ pub struct Collector {
     meters: Option<Meters>,
     reached_ms: Option<i64>,
     is_full: bool,
+    /// When a step took something last, by the machine's clock.
+    taken_ms: i64,
     report: Report,
 }
 
@@ -140,6 +142,7 @@ impl Collector {
             meters,
             reached_ms: None,
             is_full: false,
+            taken_ms: now_ms,
             report: Report::default(),
         }))
     }
@@ -154,6 +157,9 @@ impl Collector {
         let taken = tokio::task::block_in_place(|| results.take(ROOM, TAKE_PATIENCE));
         let Taken { records, is_full, trouble } = taken;
         self.report.trouble = started.or(trouble).map(|error| error.to_string());
+        if !records.is_empty() {
+            self.taken_ms = now_ms;
+        }
         let mut by_table: BTreeMap<usize, Vec<Record>> = BTreeMap::new();
         for record in records {
             by_table.entry(record.partition.topic).or_default().push(record);
@@ -168,7 +174,12 @@ impl Collector {
     }
 
     /// Windows that end by then are complete, as far as can be known: epoch ms; `None`: nothing ever came.
+    ///
+    /// Partitions are read one after the other: until all are read to their ends, the rest of a window may wait.
     pub fn closed_ms(&mut self, now_ms: i64) -> Option<i64> {
+        if self.is_catching_up(now_ms) {
+            return self.reached_ms;
+        }
         let settle_ms = self.settings.settle_ms;
         let speaking = self.speaking(now_ms).filter_map(|table| table.through_ms).min();
         // Where nothing comes any more, nothing is waited for.
@@ -177,6 +188,12 @@ impl Collector {
         let reached = reached.map(|reached_ms| reached_ms - reached_ms.rem_euclid(MINUTE_MS));
         self.reached_ms = self.reached_ms.max(reached);
         self.reached_ms
+    }
+
+    /// True while results that came before we did wait at the brokers, or more than one step takes. What cannot be had,
+    /// for its broker is away, holds nothing up for long.
+    pub fn is_catching_up(&self, now_ms: i64) -> bool {
+        now_ms - self.taken_ms < self.settings.idle_ms && (self.is_full || self.results.is_catching_up())
     }
 
     /// True while results come: what has not come yet is waited for.

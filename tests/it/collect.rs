@@ -139,7 +139,7 @@ impl Cluster {
 
 fn settings(bench: &Bench, brokers: &str) -> String {
     format!(
-        "role: collect\npipelines: {{folder: {}}}\nalerts: {{folder: {}}}\ncollect: {{brokers: \"{brokers}\", settle: 2s, idle: 4s}}\n\
+        "role: collect\npipelines: {{folder: {}}}\nalerts: {{folder: {}}}\ncollect: {{brokers: \"{brokers}\", settle: 0s, idle: 2s}}\n\
          ingest: {{commit_every: 200ms}}\nhttp: {{status: \"127.0.0.1:0\"}}\n",
         bench.path("pipelines").display(),
         bench.path("alerts").display()

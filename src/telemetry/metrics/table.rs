@@ -180,6 +180,16 @@ pub const ALERTS_UNDELIVERED: Meter = gauge(
     &[],
     "Alert messages in the outbox that no target has acknowledged.",
 );
+pub const ALERTS_OLDEST_UNDELIVERED: Meter = gauge(
+    "playhead_alerts_oldest_undelivered_seconds",
+    &[],
+    "Time since the oldest of these was recorded; 0 while none waits.",
+);
+pub const ALERT_RULES_REFUSED: Meter = gauge(
+    "playhead_alert_rules_refused",
+    &[],
+    "1 while an edit of the alert files is not right and the rules before it stay in force; the log says what to write.",
+);
 
 pub const COLLECT_ROWS: Meter = counter(
     "playhead_collect_rows_total",
@@ -195,16 +205,6 @@ pub const COLLECT_THROUGH: Meter = gauge(
     "playhead_collect_through_timestamp_seconds",
     &["table"],
     "End of the latest window that has been collected, Unix time.",
-);
-pub const ALERTS_OLDEST_UNDELIVERED: Meter = gauge(
-    "playhead_alerts_oldest_undelivered_seconds",
-    &[],
-    "Time since the oldest of these was recorded; 0 while none waits.",
-);
-pub const ALERT_RULES_REFUSED: Meter = gauge(
-    "playhead_alert_rules_refused",
-    &[],
-    "1 while an edit of the alert files is not right and the rules before it stay in force; the log says what to write.",
 );
 
 pub const UPKEEP_RUNS: Meter = counter(
@@ -254,11 +254,11 @@ pub const METERS: [Meter; 36] = [
     ALERT_RULES,
     ALERTS_FIRING,
     ALERTS_UNDELIVERED,
+    ALERTS_OLDEST_UNDELIVERED,
+    ALERT_RULES_REFUSED,
     COLLECT_ROWS,
     COLLECT_LAG,
     COLLECT_THROUGH,
-    ALERTS_OLDEST_UNDELIVERED,
-    ALERT_RULES_REFUSED,
     UPKEEP_RUNS,
     UPKEEP_DURATION,
     UPKEEP_FILES_REMOVED,

@@ -77,6 +77,7 @@ impl Beating {
                 watermark_ms,
                 closed_ms: None,
                 is_end: false,
+                is_held: false,
             };
             self.watch.judge_own_health(end_ms, reached, now_ms).await.unwrap();
         }
