@@ -17,6 +17,7 @@ pub mod baseline;
 pub mod cause;
 pub mod evaluate;
 pub mod form;
+mod late;
 mod life;
 pub mod message;
 mod reading;
@@ -36,6 +37,7 @@ mod compliance;
 mod fixture;
 
 pub use evaluate::{close_removed, evaluate, evaluate_failed};
+pub use late::{amended, is_amendable};
 pub use route::route;
 pub use state::{AlertState, States, fold};
 pub use transition::{BaselineReading, Fingerprint, Held, Member, Reason, Remediation, Status, TableVersion, Transition};

@@ -9,13 +9,15 @@
 //! Rules over `ops.health_1m` (`own`) are judged apart, minute by minute of the machine's clock: they tell that
 //! event time stands still. They need no marker: a minute that nobody judged is past.
 //!
-//! Invariant: a window that late data change after it was judged is not judged again.
+//! Invariant: a window that late data change after it was judged changes no state and fires nothing. A firing that
+//! was told and would not be now is amended, once, where its rule asks for it (`told`).
 
 mod answers;
 mod judge;
 mod ledger;
 mod outbox;
 mod own;
+mod told;
 mod why;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +28,7 @@ use arrow::datatypes::TimestampMicrosecondType;
 
 use crate::alert::message::{self, Producer};
 use crate::alert::rule::{Rule, RuleSet};
-use crate::alert::{TableVersion, Transition};
+use crate::alert::{TableVersion, Transition, is_amendable};
 use crate::clock::Clock;
 use crate::lake::tables::{ALERT_EVENTS, HEALTH};
 use crate::lake::{Commit, Lake, LakeError, TimeRange};
@@ -40,6 +42,7 @@ pub use outbox::Outbox;
 pub use own::{Heard, OwnHealth};
 
 use ledger::{Ledger, Rows};
+use told::Told;
 
 /// The application id of the marker: through which window end (epoch seconds) rules have judged.
 const MARKER: &str = "alerts";
@@ -69,6 +72,9 @@ pub struct Watch {
     /// Of the rules over the daemon's own health.
     own_judge: Judge,
     judged_through_ms: i64,
+    told: Told,
+    /// What late data have changed is not known minute by minute: a start, or a wait, lies before.
+    amends_all: bool,
     /// Minutes with gold rows whose windows are not all judged.
     minutes: BTreeSet<i64>,
     outbox: Option<Arc<Outbox>>,
@@ -103,6 +109,8 @@ impl Watch {
         let is_own = |event: &Transition| own_rules.rules.iter().any(|rule| rule.uid() == event.rule_uid);
         let (own_events, events): (Vec<_>, Vec<_>) = ledger.events.into_iter().partition(is_own);
         let outbox = notifier.map(|notifier| Arc::new(Outbox::new(Arc::clone(&lake), notifier, clock, targets, undelivered)));
+        let mut told = Told::default();
+        told.note(&events);
         let mut watch = Watch {
             lake,
             pipelines,
@@ -110,6 +118,8 @@ impl Watch {
             judge: Judge::new(rules, &events),
             own_judge: Judge::new(own_rules, &own_events),
             judged_through_ms,
+            told,
+            amends_all: true,
             minutes: BTreeSet::new(),
             outbox,
         };
@@ -192,8 +202,11 @@ impl Watch {
             self.minutes.extend(closed.get(&table).into_iter().flatten());
         }
         if reached.is_held {
+            // Which of these change what was told is seen once all of them are there.
+            self.amends_all = true;
             return Ok(());
         }
+        self.amend(closed, reached, now_ms).await?;
         let ends = self.due_ends(reached);
         for ends in ends.chunks(ENDS_PER_COMMIT) {
             if self.judge.is_awake() || ends.iter().any(|end| end.has_rows) {
@@ -201,6 +214,31 @@ impl Watch {
             }
         }
         Ok(())
+    }
+
+    /// Judges firings once more whose windows late data have changed, and records and hands over what is amended.
+    async fn amend(&mut self, closed: &BTreeMap<String, BTreeSet<i64>>, reached: Reached, now_ms: i64) -> Result<(), SqlError> {
+        let judged = self.judged_through_ms.div_euclid(MINUTE_MS);
+        let tables = self.tables();
+        let minutes = tables.iter().filter_map(|table| closed.get(table)).flatten().copied();
+        let late: BTreeSet<i64> = minutes.filter(|minute| *minute < judged).collect();
+        let all = std::mem::take(&mut self.amends_all);
+        if late.is_empty() && !all {
+            return Ok(());
+        }
+        let rules = &self.judge.rules().rules;
+        let mut firings = self.told.touched((!all).then_some(&late));
+        firings.retain(|told| rules.iter().any(|rule| is_amendable(rule, told)));
+        if firings.is_empty() {
+            return Ok(());
+        }
+        let context = self.session().await?;
+        let amended = self.judge.amended(&context, self.limits, &firings).await?;
+        if amended.is_empty() {
+            return Ok(());
+        }
+        let lineage = self.lineage().await?;
+        self.record(amended, lineage, Vec::new(), reached, now_ms).await
     }
 
     /// Gold minutes that windows not yet judged can reach.
@@ -238,7 +276,7 @@ impl Watch {
         let last = self.last_end(reached, newest);
         let mut ends: BTreeMap<i64, bool> = BTreeMap::new();
         if let Some(quiet_from) = self.quiet_from(after) {
-            ends.extend((quiet_from.max(last - QUIET_MAX)..=last).map(|end| (end, false)));
+            ends.extend((quiet_from.max(last.saturating_sub(QUIET_MAX))..=last).map(|end| (end, false)));
         }
         let newest = newest.unwrap_or(i64::MIN).min(last);
         // One past the longest window sees the group gone, and so ends its alert.
@@ -302,7 +340,7 @@ impl Watch {
 
     /// Transitions, their messages and the marker in one commit; then the outbox has them.
     async fn record(
-        &self,
+        &mut self,
         transitions: Vec<Transition>,
         lineage: Vec<TableVersion>,
         covers: Vec<(String, i64)>,
@@ -321,6 +359,7 @@ impl Watch {
         }
         let note = serde_json::Value::Null;
         self.lake.append(ALERT_EVENTS, vec![rows.batch()?], Commit { covers, note }).await?;
+        self.told.note(messages.iter().map(|message| &message.event));
         if let Some(outbox) = &self.outbox {
             outbox.put(messages.into_iter().filter(|message| message.event.is_sent()));
         }

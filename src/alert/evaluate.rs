@@ -196,7 +196,7 @@ fn rule_changed(window_end_ms: i64, state: &AlertState, rules_hash: &str) -> Tra
     .identified()
 }
 
-fn transition(
+pub(super) fn transition(
     rule: &Rule,
     window_end_ms: i64,
     dims: Vec<(String, Option<String>)>,

@@ -12,6 +12,7 @@ use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value};
 
 use super::message::{self, clean};
 use super::target::WebhookForm;
+use super::transition::Status;
 
 /// Steps of one template: ours take some hundreds, a loop over everything in a message some thousands.
 const MAX_FUEL: u64 = 20_000;
@@ -32,7 +33,8 @@ const SLACK: &str = r##"{"text": {{ text | slack | json }}, "blocks": [
 {"type": "context", "elements": [{"type": "mrkdwn", "text": {{ ("<" ~ (url | slack | replace("|", "%7C")) ~ "|" ~ (name | slack | replace("|", " ")) ~ ">") | json }}}]}
 {%- endfor %}]}"##;
 
-/// Events API v2 of PagerDuty: one incident an episode, resolved by its end.
+/// Events API v2 of PagerDuty: one incident an episode, resolved by its end. It knows no amendment, which would open an
+/// incident that has ended once more: see `tells`.
 const PAGER_DUTY: &str = r##"{"routing_key": {{ routing_key | json }},
 "event_action": {{ ("resolve" if status == "resolved" else "trigger") | json }},
 "dedup_key": {{ episode_id | json }}, "client": "Playhead",
@@ -63,6 +65,11 @@ pub enum FormError {
     NotJson(String),
     #[error("the body has {0} bytes, more than {MAX_BODY_BYTES}; take lists out of the template")]
     TooLong(usize),
+}
+
+/// False for a message that this form has no word for: whoever reads it is told nothing.
+pub fn tells(form: &WebhookForm, status: Status) -> bool {
+    !(matches!(form, WebhookForm::PagerDuty { .. }) && status == Status::Amended)
 }
 
 /// The body of a webhook's request, one JSON document.

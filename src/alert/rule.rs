@@ -391,6 +391,8 @@ pub struct Rule {
     pub(super) notify: Notify,
     pub(super) remediation: Option<Playbook>,
     pub(super) max_alerts: usize,
+    /// A firing whose window late data change is told so.
+    pub(super) amends: bool,
 }
 
 impl Rule {
@@ -409,6 +411,11 @@ impl Rule {
 
     pub fn group_by(&self) -> &[String] {
         &self.group_by
+    }
+
+    /// True where a firing is amended when late data change its window.
+    pub fn amends(&self) -> bool {
+        self.amends
     }
 
     pub fn window_ms(&self) -> i64 {

@@ -81,7 +81,7 @@ impl Status {
 
     /// True when the target is told, unless the transition is held back: ask `Transition::is_sent`.
     pub fn is_sent(self) -> bool {
-        matches!(self, Status::Firing | Status::Resolved)
+        matches!(self, Status::Firing | Status::Resolved | Status::Amended)
     }
 
     /// True while an alert has a state.

@@ -43,6 +43,9 @@ pub(super) struct Clients {
 
 impl Clients {
     pub(super) async fn post(&self, target: &WebhookTarget, attempt: Attempt<'_>, producer: Producer<'_>) -> Result<(), NotifyError> {
+        if !form::tells(&target.form, attempt.message.event.status) {
+            return Ok(());
+        }
         let name = name_of(target.url.reveal());
         let refused = |why: String| NotifyError::TargetRefused {
             target: name.clone(),

@@ -15,7 +15,7 @@ use super::answers::{Minutes, add_minutes, shared_minutes, slots};
 use super::why::explain_new;
 use crate::alert::baseline::{FiringSpans, firing_spans, usable};
 use crate::alert::rule::{Rule, RuleSet, shared, shared_sql};
-use crate::alert::{MinuteRow, SlotRow, States, Transition, close_removed, evaluate, evaluate_failed, fold, route};
+use crate::alert::{MinuteRow, SlotRow, States, Transition, amended, close_removed, evaluate, evaluate_failed, fold, route};
 use crate::sql::{self, QueryLimits, Session, SqlError};
 
 /// Past episodes of one alert that its baseline leaves out, the newest: the longest lookback is eight weeks,
@@ -117,6 +117,28 @@ impl Judge {
             last = Some(end.at_ms);
         }
         Ok((transitions, last))
+    }
+
+    /// What these firings would not be any more, by the rows that are there now.
+    ///
+    /// # Errors
+    /// The lake cannot be read.
+    pub async fn amended(&self, context: &Session, limits: QueryLimits, firings: &[Transition]) -> Result<Vec<Transition>, SqlError> {
+        let ask = &Ask { context, limits };
+        let mut events = Vec::new();
+        for told in firings {
+            let Some(rule) = self.rules.rules.iter().find(|rule| rule.uid() == told.rule_uid) else {
+                continue;
+            };
+            let end_ms = told.window_end_ms;
+            let history = self.history(rule, end_ms, ask, &mut Histories::new()).await?;
+            // A query that fails says so when the next window is judged.
+            if let (Ok(minutes), Ok(history)) = (ask.minutes(rule, &[end_ms]).await?, history) {
+                let rows = in_window(rule, end_ms, &minutes);
+                events.extend(amended(rule, told, &rows, &history, &self.rules.hash));
+            }
+        }
+        Ok(events)
     }
 
     fn evaluated(&self, rule: &Rule, end_ms: i64, minutes: &Minutes, history: &[SlotRow], hash: &str) -> Vec<Transition> {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Date32Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 
-use crate::alert::Transition;
+use crate::alert::{Status, Transition};
 use crate::event::schema::utc_day;
 use crate::lake::tables::ALERT_EVENTS;
 use crate::lake::{Lake, LakeError, TimeRange};
@@ -52,7 +52,7 @@ impl Ledger {
         }
         ledger
             .events
-            .sort_by_key(|event| (event.window_end_ms, event.starts_at_ms, event.seq));
+            .sort_by_key(|event| (event.window_end_ms, event.starts_at_ms, event.seq, event.status == Status::Amended));
         ledger
     }
 

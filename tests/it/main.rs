@@ -3,6 +3,7 @@
 mod alert_commands;
 mod alert_edits;
 mod alerts;
+mod amend;
 mod arroyo;
 mod audience;
 mod aws;

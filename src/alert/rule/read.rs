@@ -286,6 +286,7 @@ impl FileReader<'_, '_> {
             notify,
             remediation,
             max_alerts: timing.max_alerts,
+            amends: timing.amends,
         };
         self.check_templates(fields, &rule);
         Some(rule)

@@ -120,8 +120,8 @@ pub(super) static DEFAULTS: Schema = Schema {
         ),
         key(
             "on_late",
-            Kind::Words(&["ignore"]),
-            "What becomes of a judged window that late data change: ignore",
+            Kind::Words(&["ignore", "amend"]),
+            "amend: a firing whose window late data change so that it breaches no more is told so, once: ignore",
         ),
     ],
     required: &[],
@@ -218,8 +218,8 @@ pub(super) static RULE: Schema = Schema {
         ),
         key(
             "on_late",
-            Kind::Words(&["ignore"]),
-            "What becomes of a judged window that late data change: ignore",
+            Kind::Words(&["ignore", "amend"]),
+            "amend: a firing whose window late data change so that it breaches no more is told so, once: ignore",
         ),
     ],
     required: &["alert", "condition"],

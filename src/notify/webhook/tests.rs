@@ -2,6 +2,7 @@
 
 use super::super::tests::{NOW_MS, PRODUCER, Receiver, answer_of, attempt, message};
 use super::*;
+use crate::alert::Status;
 use crate::alert::target::Secret;
 
 fn target(url: &str) -> WebhookTarget {
@@ -109,6 +110,22 @@ async fn what_a_receiver_says_back_holds_no_secret() {
     };
     let text = post(&target).await.unwrap_err().to_string();
     assert!(text.contains("no: Bearer (secret), key (secret)"), "{text}");
+}
+
+#[tokio::test]
+async fn pagerduty_which_knows_no_amendment_is_not_told_of_one() {
+    let receiver = Receiver::start("200 OK", "").await;
+    let mut target = target(&receiver.url);
+    target.form = WebhookForm::PagerDuty {
+        routing_key: Secret::new("key"),
+    };
+    let mut message = message();
+    message.event.status = Status::Amended;
+    Clients::default().post(&target, attempt(&message), PRODUCER).await.unwrap();
+    assert!(receiver.requests().is_empty());
+    target.form = WebhookForm::Json;
+    Clients::default().post(&target, attempt(&message), PRODUCER).await.unwrap();
+    assert_eq!(receiver.requests().len(), 1);
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::COMPUTED;
 use crate::cluster::gold;
 use crate::daemon::Daemon;
 use crate::relay::{VIEWS, published};
@@ -25,16 +26,6 @@ const DEPLOY_PATIENCE: Duration = Duration::from_secs(900);
 const START_PATIENCE: Duration = Duration::from_secs(60);
 /// Minutes before the last relayed row that Arroyo has surely closed: lateness twice, and room.
 const OPEN_S: i64 = 600;
-const TABLES: [&str; 8] = [
-    "audience_1m",
-    "cdn_1m",
-    "cdn_objects_1m",
-    "concurrency_1m",
-    "ended_1m",
-    "errors_1m",
-    "latency_1m",
-    "playback_1m",
-];
 
 /// A cluster in one process. It dies with the test.
 struct Arroyo {
@@ -132,7 +123,7 @@ fn run(broker: &Service, bench: &Bench, arroyo: &mut Arroyo, topics: &str, paral
     for (view, ..) in VIEWS {
         broker.create_topic(&format!("{topics}.silver.{view}"), PARTITIONS, &[]);
     }
-    for table in TABLES {
+    for table in COMPUTED {
         broker.create_topic(&format!("{topics}.gold.{table}"), PARTITIONS, &[]);
     }
     let together = Bench::new();
@@ -161,7 +152,7 @@ fn run(broker: &Service, bench: &Bench, arroyo: &mut Arroyo, topics: &str, paral
 
     let collect = format!("{cluster}role: collect\ncollect: {{brokers: \"{address}\", settle: 0s, idle: 5s}}\n");
     let mut collector = Daemon::start(&together, &collect);
-    for table in TABLES {
+    for table in COMPUTED {
         let expected = gold(bench, table, until_s);
         collector.wait_until(&format!("{topics}: gold.{table} is complete"), || {
             together.lake().join("gold").join(table).is_dir() && gold(&together, table, until_s).len() == expected.len()

@@ -30,6 +30,7 @@ pub(super) struct Timing {
     pub(super) no_data: NoData,
     pub(super) eval_error: ErrorState,
     pub(super) max_alerts: usize,
+    pub(super) amends: bool,
 }
 
 impl FileReader<'_, '_> {
@@ -40,7 +41,6 @@ impl FileReader<'_, '_> {
             let message = "the windows of this metric cannot be put together";
             self.complain(&entry.place, message, "write `window: 1m`, or take it out");
         }
-        self.check_on_late(fields);
         let whole_minutes = MINUTE_MS..=MAX_WINDOW_MS;
         let hold = 0..=MAX_HOLD_MS;
         let slide_ms = self.duration_ms(fields, "slide", MINUTE_MS, whole_minutes);
@@ -60,6 +60,7 @@ impl FileReader<'_, '_> {
             no_data: self.no_data(fields),
             eval_error: self.eval_error(fields),
             max_alerts: self.bounded(fields, "max_alerts", 1, MAX_ALERTS).unwrap_or(DEFAULT_MAX_ALERTS),
+            amends: self.amends(fields),
         }
     }
 
@@ -94,11 +95,12 @@ impl FileReader<'_, '_> {
             .unwrap_or(ErrorState::Alert)
     }
 
-    /// A judged window is not judged again in this release.
-    fn check_on_late(&mut self, fields: &Fields) {
-        if let Some(entry) = fields.get("on_late") {
-            self.word(&entry, &[("ignore", ())], &["amend"]);
-        }
+    fn amends(&mut self, fields: &Fields) -> bool {
+        let words = [("ignore", false), ("amend", true)];
+        fields
+            .get("on_late")
+            .and_then(|entry| self.word(&entry, &words, &[]))
+            .unwrap_or(false)
     }
 }
 
@@ -120,7 +122,7 @@ mod tests {
     #[test]
     fn patience_is_read() {
         let text = "slide: 5m\n        lateness: 60s\n        keep_firing_for: 10m\n        no_data: {state: alert}\n        \
-                    eval_error: {state: keep}\n        max_alerts: 5\n        on_late: ignore";
+                    eval_error: {state: keep}\n        max_alerts: 5\n        on_late: amend";
         let rule = parsed("min_samples: 500", &format!("min_samples: 500\n        {text}"));
         assert_eq!(
             (rule.slide_ms, rule.lateness_ms, rule.keep_firing_ms),
@@ -131,7 +133,7 @@ mod tests {
             after_ms: 10 * MINUTE_MS,
         };
         assert_eq!((rule.no_data, rule.eval_error), (silent, ErrorState::Keep));
-        assert_eq!(rule.max_alerts, 5);
+        assert_eq!((rule.max_alerts, rule.amends), (5, true));
         assert!(rule.is_due(15 * MINUTE_MS) && !rule.is_due(16 * MINUTE_MS));
     }
 
@@ -139,7 +141,7 @@ mod tests {
     fn patience_that_cannot_be_is_refused() {
         check(
             "min_samples: 500",
-            "min_samples: 500\n        no_data: {after: 5m}\n        max_alerts: 0\n        on_late: amend",
+            "min_samples: 500\n        no_data: {after: 5m}\n        max_alerts: 0\n        on_late: amends",
             r"
 alerts/a.yaml:13:18: `state` is missing, at groups[0].rules[0].no_data
    13 |         no_data: {after: 5m}
@@ -147,9 +149,9 @@ alerts/a.yaml:13:18: `state` is missing, at groups[0].rules[0].no_data
 alerts/a.yaml:14:21: `max_alerts` does not fit, at groups[0].rules[0].max_alerts
    14 |         max_alerts: 0
       |                     ^ write a whole number from 1 to 1000
-alerts/a.yaml:15:18: `amend` is not supported yet, at groups[0].rules[0].on_late
-   15 |         on_late: amend
-      |                  ^^^^^ write one of ignore
+alerts/a.yaml:15:18: `amends` is not known here, at groups[0].rules[0].on_late
+   15 |         on_late: amends
+      |                  ^^^^^^ did you mean `amend`?
 ",
         );
     }
