@@ -193,7 +193,7 @@ impl House {
         }
         self.alerts_checked = Instant::now();
         self.alerts.take_up_edits(config, watch).await;
-        self.status.meters().alert_rules_refused(self.alerts.are_refused);
+        self.status.note_alert_edit(self.alerts.refused.as_deref());
     }
 
     /// What was collected, for metrics, health and the log.
@@ -272,15 +272,15 @@ fn meters(config: &Config, checked: &Checked) -> Meters {
 /// The alert files as they were last looked at.
 struct AlertFolder {
     files: Option<Vec<(String, String)>>,
-    /// The last edit is not right, and the rules before it are in force.
-    are_refused: bool,
+    /// What is wrong with the last edit; the rules before it are in force.
+    refused: Option<String>,
 }
 
 impl AlertFolder {
     fn of(config: &Config) -> AlertFolder {
         AlertFolder {
             files: alert_files(config).ok(),
-            are_refused: false,
+            refused: None,
         }
     }
 
@@ -292,7 +292,7 @@ impl AlertFolder {
         }
         self.files = files;
         let checked = check(config).await.map(|checked| checked.rules);
-        self.are_refused = checked.is_err();
+        self.refused = checked.as_ref().err().map(ToString::to_string);
         match checked {
             Ok(rules) => {
                 tracing::info!(rules = rules.rules.len(), hash = rules.hash, "alert rules taken up");

@@ -104,6 +104,14 @@ impl StatusServer {
         self.desk.put(desk);
     }
 
+    /// An edit of the alert files is not in force, for this; `None`: what is in the files is.
+    pub fn note_alert_edit(&self, refused: Option<&str>) {
+        self.page.meters.alert_rules_refused(refused.is_some());
+        if let Some(noc) = &self.noc {
+            noc.note_alert_edit(refused);
+        }
+    }
+
     pub fn health(&self) -> &SharedHealth {
         &self.page.health
     }

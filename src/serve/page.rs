@@ -29,7 +29,7 @@ mod stream;
 mod time_range;
 
 use std::net::IpAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use axum::Router;
 use axum::extract::{Path, RawQuery, State};
@@ -102,6 +102,8 @@ pub struct Page {
     shelf: Shelf,
     answers: Answers,
     pulse: Pulse,
+    /// What is wrong with an edit of the alert files that is not in force.
+    refused_alerts: Mutex<Option<Arc<str>>>,
     questions: Semaphore,
     pub(super) live: live::Live,
     pub(super) streams: Streams,
@@ -154,11 +156,21 @@ impl Page {
             shelf: Shelf::new(means.dashboards, Arc::clone(&means.clock)),
             answers: Answers::new(Arc::clone(&means.clock)),
             pulse: Pulse::default(),
+            refused_alerts: Mutex::default(),
             questions: Semaphore::new(QUESTIONS_MAX),
             live: live::Live::new(means.live),
             streams: Streams::new(means.stop),
             clock: means.clock,
         })
+    }
+
+    /// An edit of the alert files is not in force, for this; `None`: what is in the files is.
+    pub fn note_alert_edit(&self, refused: Option<&str>) {
+        *self.refused_alerts.lock().unwrap_or_else(PoisonError::into_inner) = refused.map(Arc::from);
+    }
+
+    fn refused_alerts(&self) -> Option<Arc<str>> {
+        self.refused_alerts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn desk(&self) -> Result<Arc<Desk>, Refusal> {

@@ -11,6 +11,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use tokio::task::JoinSet;
+
 use super::answers::{Minutes, add_minutes, shared_minutes, slots};
 use super::why::explain_new;
 use crate::alert::baseline::{FiringSpans, firing_spans, usable};
@@ -21,6 +25,8 @@ use crate::sql::{self, QueryLimits, Session, SqlError};
 /// Past episodes of one alert that its baseline leaves out, the newest: the longest lookback is eight weeks,
 /// and an alert that fires more often than this has no usual state.
 const SPANS_MAX: usize = 1_000;
+/// Questions in hand at once: what they cost is the planning, on one core each.
+const ASKED_AT_ONCE: usize = 2;
 
 /// Rules in force with their memory.
 pub struct Judge {
@@ -188,6 +194,9 @@ fn in_window(rule: &Rule, end_ms: i64, minutes: &Minutes) -> Vec<MinuteRow> {
     window.flat_map(|(_, rows)| rows).cloned().collect()
 }
 
+/// Schema and rows.
+type Answer = Result<(SchemaRef, Vec<RecordBatch>), SqlError>;
+
 /// Questions of rules to gold.
 struct Ask<'c> {
     context: &'c Session,
@@ -199,9 +208,18 @@ impl Ask<'_> {
     /// is asked alone, so that the one at fault is named and stops no other.
     async fn all_minutes(&self, rules: &[Rule], ends: &[i64]) -> Result<Vec<Result<Minutes, String>>, SqlError> {
         let mut answers: Vec<Option<Result<Minutes, String>>> = rules.iter().map(|_| None).collect();
-        for together in shared(rules) {
-            let asked: Vec<&Rule> = together.iter().map(|index| &rules[*index]).collect();
-            for (index, minutes) in together.iter().zip(self.shared_minutes(&asked, ends).await?) {
+        let mut waiting = shared(rules).into_iter();
+        let mut asked = JoinSet::new();
+        loop {
+            while asked.len() < ASKED_AT_ONCE
+                && let Some(together) = waiting.next()
+            {
+                self.ask_together(&mut asked, rules, together, ends);
+            }
+            let Some(told) = asked.join_next().await else { break };
+            let (together, answer) = told.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+            let dims = rules[together[0]].group_by().len();
+            for (index, minutes) in together.iter().zip(of_all(answer, dims, together.len())?) {
                 answers[*index] = Some(Ok(minutes));
             }
         }
@@ -215,22 +233,15 @@ impl Ask<'_> {
         Ok(all)
     }
 
-    /// Of each of these rules; nothing where they cannot be answered together.
-    async fn shared_minutes(&self, rules: &[&Rule], ends: &[i64]) -> Result<Vec<Minutes>, SqlError> {
+    /// Asks for the rules at these places, on a task of its own, if they can be asked together.
+    fn ask_together(&self, asked: &mut JoinSet<(Vec<usize>, Answer)>, rules: &[Rule], together: Vec<usize>, ends: &[i64]) {
         let (Some(first), Some(last)) = (ends.first(), ends.last()) else {
-            return Ok(Vec::new());
+            return;
         };
-        let Some(text) = shared_sql(rules, *first, *last) else {
-            return Ok(Vec::new());
-        };
-        match sql::query(self.context, &text, self.limits).await {
-            Ok((_, batches)) => Ok(shared_minutes(&batches, rules[0].group_by().len(), rules.len())),
-            Err(error) if error.is_of_lake() => Err(error),
-            Err(error) => {
-                tracing::debug!("{} rules are asked one by one: {error}", rules.len());
-                Ok(Vec::new())
-            }
-        }
+        let of_all: Vec<&Rule> = together.iter().map(|index| &rules[*index]).collect();
+        let Some(text) = shared_sql(&of_all, *first, *last) else { return };
+        let (context, limits) = (self.context.clone(), self.limits);
+        asked.spawn(async move { (together, sql::query(&context, &text, limits).await) });
     }
 
     async fn minutes(&self, rule: &Rule, ends: &[i64]) -> Result<Result<Minutes, String>, SqlError> {
@@ -247,6 +258,18 @@ impl Ask<'_> {
     async fn slots(&self, rule: &Rule, text: &str) -> Result<Result<Vec<SlotRow>, String>, SqlError> {
         let answer = of_rule(rule, sql::query(self.context, text, self.limits).await)?;
         Ok(answer.map(|(_, batches)| slots(&batches, rule.group_by().len())))
+    }
+}
+
+/// The minutes of each of so many rules; nothing where they could not be answered together.
+fn of_all(answer: Answer, dims: usize, rules: usize) -> Result<Vec<Minutes>, SqlError> {
+    match answer {
+        Ok((_, batches)) => Ok(shared_minutes(&batches, dims, rules)),
+        Err(error) if error.is_of_lake() => Err(error),
+        Err(error) => {
+            tracing::debug!("{rules} rules are asked one by one: {error}");
+            Ok(Vec::new())
+        }
     }
 }
 

@@ -105,7 +105,12 @@ fn a_broken_edit_keeps_the_old_rules_and_a_good_one_takes_effect() {
             .unwrap_or_default();
         line.ends_with(" 1")
     };
-    assert!(!refused(), "the rules of the beginning are right");
+    // What the NOC page shows above the incidents.
+    let shown = || {
+        let state = http_client::request(address, "GET", "/api/incidents", &[], b"").body;
+        serde_json::from_str::<Value>(&state).expect("JSON")["refused_alerts"].clone()
+    };
+    assert!(!refused() && shown().is_null(), "the rules of the beginning are right");
     for broken in broken() {
         let before = log.text().len();
         bench.write(RULE, &broken.text);
@@ -116,6 +121,8 @@ fn a_broken_edit_keeps_the_old_rules_and_a_good_one_takes_effect() {
         }
         assert!(!told.contains("alert rules taken up"), "{}:\n{told}", broken.what);
         daemon.wait_until("the metrics say so", &refused);
+        let on_page = || shown().as_str().is_some_and(|text| text.contains(broken.place().as_str()));
+        daemon.wait_until("the page says so", on_page);
     }
 
     // The rule that was there before is in force still.
@@ -133,7 +140,7 @@ fn a_broken_edit_keeps_the_old_rules_and_a_good_one_takes_effect() {
     let before = log.text().len();
     bench.write(RULE, rule().replace("uid: playback-error-share", "uid: another-name"));
     daemon.wait_until("a good edit is taken up", || log.text()[before..].contains("alert rules taken up"));
-    daemon.wait_until("the metrics say that all is well", || !refused());
+    daemon.wait_until("metrics and page say that all is well", || !refused() && shown().is_null());
     bench.write("incoming/b.ndjson", alerts::outage_after(30));
     daemon.wait_until("the new rule fires and ends", || told(&bench).len() == 4);
     let uids: Vec<Value> = told(&bench)[2..].iter().map(|row| row["rule_uid"].clone()).collect();

@@ -1,4 +1,5 @@
-//! What the page shows beside its panels: how far the data reach, whether there is something new, and the incidents.
+//! What the page shows beside its panels: how far the data reach, whether there is something new, the incidents, and
+//! an edit of the alert files that is not in force.
 //!
 //! Asked for by every stream each few seconds; worked out once for all of them.
 //!
@@ -69,7 +70,7 @@ impl Page {
             },
             known => looked(&desk, session, known.map_or(0, |known| known.revision), now_ms).await?,
         };
-        let state = Arc::new(next.told(now_ms));
+        let state = Arc::new(next.told(now_ms, self.refused_alerts().as_deref()));
         *last = Some(Last {
             state: Arc::clone(&state),
             ..next
@@ -96,12 +97,13 @@ async fn looked(desk: &Desk, session: Arc<Session>, revision: u64, now_ms: i64) 
 }
 
 impl Last {
-    fn told(&self, now_ms: i64) -> State {
-        let value = json!({"revision": self.revision, "newest_ms": self.newest_ms, "oldest_ms": self.oldest_ms, "now_ms": now_ms, "incidents": self.incidents});
+    fn told(&self, now_ms: i64, refused_alerts: Option<&str>) -> State {
+        let value = json!({"revision": self.revision, "newest_ms": self.newest_ms, "oldest_ms": self.oldest_ms, "now_ms": now_ms,
+            "incidents": self.incidents, "refused_alerts": refused_alerts});
         let text: Arc<str> = Arc::from(value.to_string());
         State {
             // The clock moves on by itself: it is no news.
-            tag: xxh3_64(format!("{} {}", self.revision, now_ms.div_euclid(60_000)).as_bytes()),
+            tag: xxh3_64(format!("{} {} {refused_alerts:?}", self.revision, now_ms.div_euclid(60_000)).as_bytes()),
             text,
             newest_ms: self.newest_ms,
         }

@@ -1,4 +1,5 @@
-// The incident list: what fires now, since when, how far from normal, and the cause that was found.
+// The incident list: what fires now, since when, how far from normal, and the cause that was found. Above it, an
+// edit of the alert files that is not in force.
 
 import { el, put, safeHref } from './dom.js';
 import { format, moment, age } from './units.js';
@@ -48,16 +49,17 @@ function row(incident, nowMs) {
 let shownKey = null;
 
 /** Draws the list anew if it says something else than before: a screen reader would read it out each time. */
-export function showIncidents(section, { incidents, now_ms: nowMs }, uid) {
+export function showIncidents(section, { incidents, now_ms: nowMs, refused_alerts: refused }, uid) {
   const open = incidents.filter((one) => one.status !== 'resolved');
   const past = incidents.filter((one) => one.status === 'resolved');
-  const key = JSON.stringify([uid, incidents.map((one) => [one.episode_id, one.status, one.value, one.cause]), Math.floor(nowMs / 60_000)]);
+  const key = JSON.stringify([uid, refused, incidents.map((one) => [one.episode_id, one.status, one.value, one.cause]), Math.floor(nowMs / 60_000)]);
   if (key === shownKey) return;
   shownKey = key;
   const wasOpen = section.querySelector('details')?.open ?? false;
   const last = past[0];
   section.dataset.open = String(open.length);
   put(section,
+    refused && el('div', { class: 'refused', id: 'refused-alerts' }, el('p', {}, el('b', {}, 'An edit of the alert files is not in force.'), ' The rules before it stay. What is to be put right:'), el('pre', {}, refused)),
     open.length ? el('ul', {}, ...open.map((one) => row(one, nowMs))) : el('p', { class: 'calm' }, el('span', { class: 'dot' }), 'No incident is open', last && el('span', { class: 'quiet' }, ` · last: ${last.summary || last.alert}, until ${moment(Date.parse(last.ends_at ?? last.starts_at))}`)),
     past.length > 0 && el('details', { class: 'past', open: wasOpen }, el('summary', {}, `${past.length} resolved`), el('ul', {}, ...past.map((one) => row(one, nowMs)))),
   );
