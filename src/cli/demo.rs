@@ -176,7 +176,11 @@ mod tests {
     fn the_users_settings_change_the_daemon_but_not_its_folder() {
         let bench = tempfile::tempdir().unwrap();
         let file = bench.path().join("mine.yaml");
-        std::fs::write(&file, "data: /elsewhere\nwindows: {lateness: 3s}\nhttp: {listen: off}\n").unwrap();
+        std::fs::write(
+            &file,
+            "data: /elsewhere\nwindows: {lateness: 3s}\nhttp: {listen: off}\npostgres: {listen: off}\n",
+        )
+        .unwrap();
         let (config, moved) = settings(&[file], &bench.path().join("demo")).unwrap();
         assert_eq!(config.data, bench.path().join("demo/lake"));
         assert_eq!(config.windows.lateness.as_secs(), 3);
