@@ -15,6 +15,7 @@
 
 pub mod baseline;
 pub mod cause;
+mod early;
 pub mod evaluate;
 pub mod form;
 mod late;
@@ -36,9 +37,10 @@ mod compliance;
 #[cfg(test)]
 mod fixture;
 
+pub use early::early;
 pub use evaluate::{close_removed, evaluate, evaluate_failed};
 pub use late::{amended, is_amendable};
-pub use route::route;
+pub use route::{route, route_early};
 pub use state::{AlertState, States, fold};
 pub use transition::{BaselineReading, Fingerprint, Held, Member, Reason, Remediation, Status, TableVersion, Transition};
 pub use window::{Dims, MinuteRow, SlotRow};

@@ -403,10 +403,7 @@ fn resolve(written: ConfigFile, checks: &mut Checks, is_folder: &dyn Fn(&Path) -
             timeout: checks.span("sql.timeout", written.sql.timeout, Duration::from_secs(30), SQL_TIMEOUT),
         },
         arroyo: arroyo::arroyo(written.arroyo, checks),
-        relay: Relay {
-            brokers: written.relay.brokers,
-            properties: written.relay.properties.unwrap_or_default(),
-        },
+        relay: arroyo::relay(written.relay, checks),
         collect: arroyo::collect(written.collect, checks),
         role: written.role.unwrap_or_default(),
         log: Log {

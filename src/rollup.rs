@@ -128,11 +128,13 @@ impl Rollup {
 
     /// Windows of all tables that are still to be computed.
     pub fn dirty_windows(&self) -> usize {
-        let windows = |work: &Work| {
-            let starts = work.pending.iter().map(|minute| work.pipeline.window_of(*minute));
-            starts.collect::<BTreeSet<_>>().len()
-        };
-        self.work.iter().map(windows).sum()
+        self.pending_windows().values().map(BTreeSet::len).sum()
+    }
+
+    /// Windows that are still to be computed, by table and the minute that they start in.
+    pub fn pending_windows(&self) -> BTreeMap<String, BTreeSet<i64>> {
+        let windows = |work: &Work| work.pending.iter().map(|minute| work.pipeline.window_of(*minute)).collect();
+        self.work.iter().map(|work| (work.pipeline.table(), windows(work))).collect()
     }
 
     /// Computes the windows that the watermark has closed, as far as `extent` says.

@@ -13,6 +13,7 @@
 //! was told and would not be now is amended, once, where its rule asks for it (`told`).
 
 mod answers;
+mod causes;
 mod judge;
 mod ledger;
 mod outbox;
@@ -30,7 +31,7 @@ use crate::alert::message::{self, Producer};
 use crate::alert::rule::{Rule, RuleSet};
 use crate::alert::{TableVersion, Transition, is_amendable};
 use crate::clock::Clock;
-use crate::lake::tables::{ALERT_EVENTS, HEALTH};
+use crate::lake::tables::{ALERT_EVENTS, HEALTH, WINDOWED_VIEWS};
 use crate::lake::{Commit, Lake, LakeError, TimeRange};
 use crate::notify::{Message, Notifier};
 use crate::sql::pipeline::Pipeline;
@@ -51,6 +52,9 @@ const ENDS_PER_COMMIT: usize = 1_440;
 /// Minutes without rows that are judged at most after the last that has some, or after a long rest: a week.
 /// Whoever has not heard of a silence by then does not wait for this message.
 const QUIET_MAX: i64 = 7 * 1_440;
+/// How often the windows that are open are looked at, for rules that ask for it: often enough to be minutes ahead
+/// of a window's end, and seldom enough to cost no more than a panel of a dashboard.
+const EARLY_EVERY_MS: i64 = 5_000;
 /// How far event time has come.
 #[derive(Debug, Clone, Copy)]
 pub struct Reached {
@@ -77,6 +81,8 @@ pub struct Watch {
     amends_all: bool,
     /// Minutes with gold rows whose windows are not all judged.
     minutes: BTreeSet<i64>,
+    /// When open windows were looked at last.
+    looked_early_ms: i64,
     outbox: Option<Arc<Outbox>>,
 }
 
@@ -105,6 +111,7 @@ impl Watch {
         let (rules, own_rules) = parted(rules);
         let judged_through_ms = judged_through(&lake, &rules, &pipelines).await?;
         let ledger = Ledger::read(&lake).await?;
+        causes::catch_up(&lake, &ledger.events).await?;
         let undelivered = ledger.undelivered();
         let is_own = |event: &Transition| own_rules.rules.iter().any(|rule| rule.uid() == event.rule_uid);
         let (own_events, events): (Vec<_>, Vec<_>) = ledger.events.into_iter().partition(is_own);
@@ -121,6 +128,7 @@ impl Watch {
             told,
             amends_all: true,
             minutes: BTreeSet::new(),
+            looked_early_ms: i64::MIN,
             outbox,
         };
         watch.minutes = watch.unjudged_minutes().await?;
@@ -216,6 +224,45 @@ impl Watch {
         Ok(())
     }
 
+    /// Looks at the windows that are not closed of each rule that asks for it, and records and hands over what
+    /// breaches already; every `EARLY_EVERY_MS` at the most. `pending`: windows that gold does not answer yet, by table.
+    ///
+    /// # Errors
+    /// The lake cannot be read or written.
+    pub async fn look_early(&mut self, pending: &BTreeMap<String, BTreeSet<i64>>, reached: Reached, now_ms: i64) -> Result<(), SqlError> {
+        // A clock that was put back must not put it off for ever.
+        let has_just_looked = (self.looked_early_ms..self.looked_early_ms.saturating_add(EARLY_EVERY_MS)).contains(&now_ms);
+        if has_just_looked || reached.is_held || !self.judge.rules().rules.iter().any(Rule::is_early) {
+            return Ok(());
+        }
+        self.looked_early_ms = now_ms;
+        let mut rules = self.judge.rules().clone();
+        rules.rules.retain(Rule::is_early);
+        let read = self.read_by(&rules);
+        let open = |pipeline: Pipeline| {
+            let windows = pending.get(&pipeline.table()).cloned().unwrap_or_default();
+            (pipeline, windows)
+        };
+        let read: Vec<(Pipeline, BTreeSet<i64>)> = read.into_iter().map(open).collect();
+        let Some(newest) = read.iter().filter_map(|(_, windows)| windows.last()).max() else {
+            return Ok(());
+        };
+        let newest_ms = (newest + 1) * MINUTE_MS;
+        let context = sql::open(&self.lake, &read, self.limits).await?;
+        let closed_ms = self.last_end(reached, None).saturating_mul(MINUTE_MS);
+        let after_ms = self.judged_through_ms.max(closed_ms);
+        let transitions = self.judge.judge_early(&context, self.limits, after_ms, newest_ms).await?;
+        if transitions.is_empty() {
+            return Ok(());
+        }
+        // What is not in gold yet comes from silver.
+        let silver = WINDOWED_VIEWS.iter().map(|view| view.table.to_owned());
+        let lineage = self
+            .versions(self.tables().into_iter().chain(silver.collect::<BTreeSet<_>>()))
+            .await?;
+        self.record(transitions, lineage, Vec::new(), reached, now_ms).await
+    }
+
     /// Judges firings once more whose windows late data have changed, and records and hands over what is amended.
     async fn amend(&mut self, closed: &BTreeMap<String, BTreeSet<i64>>, reached: Reached, now_ms: i64) -> Result<(), SqlError> {
         let judged = self.judged_through_ms.div_euclid(MINUTE_MS);
@@ -260,6 +307,17 @@ impl Watch {
     /// The gold tables that the rules read, those behind a view instead of it.
     fn tables(&self) -> BTreeSet<String> {
         tables_of(self.judge.rules(), &self.pipelines)
+    }
+
+    /// The pipelines behind what these rules read, the finest first.
+    fn read_by(&self, rules: &RuleSet) -> Vec<Pipeline> {
+        let named: Vec<String> = tables_of(rules, &self.pipelines).into_iter().collect();
+        sql::mentioned(self.pipelines.clone(), &named.join(" "))
+    }
+
+    /// The gold tables that rules are judged by, with those that they are rolled up from.
+    pub fn judged_by(&self) -> BTreeSet<String> {
+        self.read_by(self.judge.rules()).iter().map(Pipeline::table).collect()
     }
 
     fn longest_window_ms(&self) -> i64 {
@@ -330,8 +388,12 @@ impl Watch {
     }
 
     async fn lineage(&self) -> Result<Vec<TableVersion>, LakeError> {
+        self.versions(self.tables()).await
+    }
+
+    async fn versions(&self, tables: impl IntoIterator<Item = String>) -> Result<Vec<TableVersion>, LakeError> {
         let mut lineage = Vec::new();
-        for table in self.tables() {
+        for table in tables {
             let version = self.lake.version(&table).await?;
             lineage.push(TableVersion { table, version });
         }
@@ -359,6 +421,7 @@ impl Watch {
         }
         let note = serde_json::Value::Null;
         self.lake.append(ALERT_EVENTS, vec![rows.batch()?], Commit { covers, note }).await?;
+        causes::store(&self.lake, messages.iter().map(|message| &message.event)).await?;
         self.told.note(messages.iter().map(|message| &message.event));
         if let Some(outbox) = &self.outbox {
             outbox.put(messages.into_iter().filter(|message| message.event.is_sent()));

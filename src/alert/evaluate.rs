@@ -170,6 +170,8 @@ fn named(rule: &Rule, values: &Dims) -> Vec<(String, Option<String>)> {
 fn rule_changed(window_end_ms: i64, state: &AlertState, rules_hash: &str) -> Transition {
     let step = end_step(state.last(), Reason::RuleChanged);
     let last = state.last().clone();
+    // What was told early is ahead; an alert does not end before it begins.
+    let window_end_ms = window_end_ms.max(last.window_end_ms);
     let window_ms = last.window_end_ms.saturating_sub(last.window_start_ms);
     Transition {
         seq: step.seq,
@@ -191,6 +193,7 @@ fn rule_changed(window_end_ms: i64, state: &AlertState, rules_hash: &str) -> Tra
         member_count: None,
         causes: None,
         watermark_ms: None,
+        is_early: false,
         ..last
     }
     .identified()
@@ -305,6 +308,7 @@ fn bare_transition(
         member_count: None,
         causes: None,
         watermark_ms: None,
+        is_early: false,
     }
 }
 

@@ -53,7 +53,9 @@ pub fn amended(rule: &Rule, told: &Transition, rows: &[MinuteRow], history: &[Sl
 pub fn is_amendable(rule: &Rule, told: &Transition) -> bool {
     let is_of_group = told.rule_state().is_none() && told.dims.iter().map(|(name, _)| name).eq(rule.group_by());
     let is_breach = matches!(told.reason, Reason::Threshold | Reason::SeverityRaised);
-    rule.amends() && told.rule_uid == rule.uid() && told.status == Status::Firing && told.is_sent() && is_breach && is_of_group
+    // What was told early ends when its window closes and does not breach: that is told anyway.
+    let is_told = told.status == Status::Firing && told.is_sent() && !told.is_early;
+    rule.amends() && told.rule_uid == rule.uid() && is_told && is_breach && is_of_group
 }
 
 #[cfg(test)]

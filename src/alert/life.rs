@@ -34,6 +34,10 @@ pub(super) struct Step {
 
 pub(super) fn next_step(rule: &Rule, window_end_ms: i64, reading: &Reading, state: Option<&AlertState>) -> Option<Step> {
     let last = state.map(AlertState::last);
+    // Told early, it is ahead of this end; its own will come.
+    if last.is_some_and(|last| last.window_end_ms > window_end_ms) {
+        return None;
+    }
     match (reading.verdict, last) {
         (Verdict::Breach(reason), None) => Some(begin(rule, window_end_ms, reason, reading.severity)),
         (Verdict::Breach(reason), Some(last)) => go_on(rule, window_end_ms, reason, reading.severity, last),

@@ -82,6 +82,7 @@ struct Body<'t> {
     evaluated_at: Option<String>,
     expires_at: Option<String>,
     stale: bool,
+    early: bool,
     cause_answer: Option<&'t str>,
     cause: Vec<Cause>,
     members: Vec<MemberBody<'t>>,
@@ -171,6 +172,7 @@ pub fn json(event: &Transition, producer: Producer) -> String {
         evaluated_at: event.evaluated_at_ms.map(time),
         expires_at: expires_at_ms(event).map(time),
         stale: is_stale(event),
+        early: event.is_early,
         cause_answer: event.causes.as_ref().map(|causes| causes.answer.as_str()),
         cause: event.causes.iter().flat_map(|causes| &causes.found).map(Cause::cleaned).collect(),
         members: event.members.iter().map(member_body).collect(),
@@ -263,23 +265,32 @@ impl Cause {
             ..self.clone()
         }
     }
+
+    /// `cdn=cdn-b, pop=MAD51`.
+    pub fn in_words(&self) -> String {
+        let dim = |(name, value): (&String, &Option<String>)| {
+            let value = value.as_deref().map_or("unknown".to_owned(), clean);
+            format!("{}={value}", clean(name))
+        };
+        self.dims.iter().map(dim).collect::<Vec<_>>().join(", ")
+    }
+
+    /// `{"cdn": "cdn-b", "pop": "MAD51"}`; an unknown value is null.
+    pub fn dims_json(&self) -> String {
+        serde_json::to_string(&self.cleaned().dims).expect("every key is a text, so this is always JSON")
+    }
 }
 
 /// For people: `cdn=cdn-b, pop=MAD51 explains 91 % (now 611, before 158.1, 22,107 samples)`.
 impl std::fmt::Display for Cause {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        let dim = |(name, value): (&String, &Option<String>)| {
-            let value = value.as_deref().map_or("unknown".to_owned(), clean);
-            format!("{}={value}", clean(name))
-        };
-        let dims: Vec<String> = self.dims.iter().map(dim).collect();
         let [now, before] = [self.now, self.before].map(|value| value.map_or("unknown".to_owned(), figure));
         let samples = grouped(self.samples, 0);
         let share = (self.share * 100.0).min(100.0);
         write!(
             f,
             "{} explains {share:.0} % (now {now}, before {before}, {samples} samples)",
-            dims.join(", ")
+            self.in_words()
         )
     }
 }
@@ -428,6 +439,12 @@ fn since(event: &Transition) -> String {
     if let Some(ends_at_ms) = event.ends_at_ms {
         let lasted_ms = ends_at_ms.saturating_sub(event.starts_at_ms);
         return format!("lasted {}", duration(lasted_ms));
+    }
+    if event.is_early {
+        return format!(
+            "so far in the window that ends at {}",
+            instant(event.window_end_ms).format("%H:%MZ")
+        );
     }
     let start = instant(event.starts_at_ms);
     let is_same_day = start.date_naive() == instant(event.window_end_ms).date_naive();

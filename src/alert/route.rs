@@ -29,6 +29,15 @@ pub use together::{NAMED, ONE_BY_ONE};
 /// Routes the transitions that `evaluate`, `evaluate_failed` and `close_removed` gave for all rules at
 /// one window end. `previous` are the states before them. What comes out goes into the states.
 pub fn route(set: &RuleSet, window_end_ms: i64, events: Vec<Transition>, previous: &States) -> Vec<Transition> {
+    routed(set, window_end_ms, events, previous, true)
+}
+
+/// Routes what `early` gave for a window end that is judged later: what is not new waits until then.
+pub fn route_early(set: &RuleSet, window_end_ms: i64, events: Vec<Transition>, previous: &States) -> Vec<Transition> {
+    routed(set, window_end_ms, events, previous, false)
+}
+
+fn routed(set: &RuleSet, window_end_ms: i64, events: Vec<Transition>, previous: &States, tells_again: bool) -> Vec<Transition> {
     let rules: BTreeMap<&str, &Rule> = set.rules.iter().map(|rule| (rule.uid(), rule)).collect();
     let touched: BTreeSet<Fingerprint> = events.iter().map(|event| event.fingerprint.clone()).collect();
     let untouched: Vec<&AlertState> = previous
@@ -46,7 +55,7 @@ pub fn route(set: &RuleSet, window_end_ms: i64, events: Vec<Transition>, previou
         holds_of.push(held(event, before, rule, &holds));
     }
     let mut added = Vec::new();
-    for state in &untouched {
+    for state in untouched.iter().filter(|_| tells_again) {
         let rule = rules.get(state.last().rule_uid.as_str()).copied();
         added.extend(again(state, rule, window_end_ms, &holds));
     }
@@ -77,7 +86,9 @@ fn held(event: &Transition, before: Option<&AlertState>, rule: Option<&Rule>, ho
 /// after `repeat_interval`.
 fn again(state: &AlertState, rule: Option<&Rule>, window_end_ms: i64, holds: &dyn Fn(&Transition) -> Option<Held>) -> Option<Transition> {
     let last = state.last();
-    if last.status != Status::Firing || matches!(last.held, Some(Held::ToldTogether { .. })) {
+    // What was told early is ahead of this end.
+    let is_ahead = last.window_end_ms > window_end_ms;
+    if last.status != Status::Firing || is_ahead || matches!(last.held, Some(Held::ToldTogether { .. })) {
         return None;
     }
     let reason = match state.told_at_ms() {
@@ -104,6 +115,7 @@ fn repeated(last: &Transition, reason: Reason, window_end_ms: i64) -> Transition
         evaluated_at_ms: None,
         lineage: Vec::new(),
         watermark_ms: None,
+        is_early: false,
         ..last.clone()
     }
     .identified()

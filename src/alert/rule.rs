@@ -41,6 +41,9 @@ pub(super) use silence::attribute;
 pub(super) use complaint::did_you_mean;
 pub(super) use query::slot_of;
 
+/// Open windows of one rule that are looked at, each by a reading of its rows: what is older will close soon.
+const OPEN_ENDS_MAX: i64 = 10;
+
 /// What the rules may read. Implemented over the lake's tables.
 pub trait Catalogue {
     /// The columns of a table written as in `from`, for instance `gold.cdn_1m`; none if unknown.
@@ -393,6 +396,8 @@ pub struct Rule {
     pub(super) max_alerts: usize,
     /// A firing whose window late data change is told so.
     pub(super) amends: bool,
+    /// Windows that are open are judged as well.
+    pub(super) is_early: bool,
 }
 
 impl Rule {
@@ -416,6 +421,18 @@ impl Rule {
     /// True where a firing is amended when late data change its window.
     pub fn amends(&self) -> bool {
         self.amends
+    }
+
+    /// True where an open window that breaches by the rows so far is told.
+    pub fn is_early(&self) -> bool {
+        self.is_early
+    }
+
+    /// The ends after `after_ms` of windows that have begun by `newest_ms`, the newest `OPEN_ENDS_MAX`.
+    pub fn open_ends_ms(&self, after_ms: i64, newest_ms: i64) -> Vec<i64> {
+        let last = newest_ms.saturating_sub(1).div_euclid(self.slide_ms) + 1;
+        let first = (after_ms.div_euclid(self.slide_ms) + 1).max(last - OPEN_ENDS_MAX + 1);
+        (first..=last).map(|end| end * self.slide_ms).collect()
     }
 
     pub fn window_ms(&self) -> i64 {

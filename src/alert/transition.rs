@@ -311,6 +311,15 @@ pub struct Transition {
     /// How far event time had come; the daemon sets it with `stamp`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watermark_ms: Option<i64>,
+    /// Its window was open still: the value is that of the rows so far.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub is_early: bool,
+}
+
+/// What is not said is false: a stored transition of most rules is as it was before there was the word.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl Transition {

@@ -56,6 +56,8 @@ impl fmt::Debug for Arroyo {
 
 /// As `windows.lateness`; a whole day of results is never waited for.
 const SETTLE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(24 * 3600);
+/// Three heartbeats of the slowest player are minutes; nobody wants to wait for an hour.
+const ENDS_AFTER: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
 /// Below a checkpoint of Arroyo every pause would count as silence.
 const IDLE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
 
@@ -90,6 +92,8 @@ pub struct Relay {
     pub brokers: Option<String>,
     /// For librdkafka, as they are.
     pub properties: BTreeMap<String, String>,
+    /// How much later than the rest ended sessions are published.
+    pub ends_after: Duration,
 }
 
 impl fmt::Debug for Relay {
@@ -99,6 +103,7 @@ impl fmt::Debug for Relay {
         f.debug_struct("Relay")
             .field("brokers", &self.brokers)
             .field("properties", &names)
+            .field("ends_after", &self.ends_after)
             .finish()
     }
 }
@@ -133,6 +138,14 @@ pub(super) fn arroyo(written: file::ArroyoFile, checks: &mut Checks) -> Arroyo {
             Duration::from_secs(10),
             CHECKPOINT_EVERY,
         ),
+    }
+}
+
+pub(super) fn relay(written: file::RelayFile, checks: &mut Checks) -> Relay {
+    Relay {
+        brokers: written.brokers,
+        properties: written.properties.unwrap_or_default(),
+        ends_after: checks.span("relay.ends_after", written.ends_after, Duration::from_secs(300), ENDS_AFTER),
     }
 }
 

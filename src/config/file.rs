@@ -378,6 +378,7 @@ impl fmt::Debug for ArroyoFile {
 pub struct RelayFile {
     pub brokers: Option<String>,
     pub properties: Option<BTreeMap<String, String>>,
+    pub ends_after: Option<Span>,
 }
 
 impl fmt::Debug for RelayFile {
@@ -387,6 +388,7 @@ impl fmt::Debug for RelayFile {
         f.debug_struct("RelayFile")
             .field("brokers", &self.brokers)
             .field("properties", &names)
+            .field("ends_after", &self.ends_after)
             .finish()
     }
 }

@@ -103,6 +103,10 @@ impl Keeper {
         self.reached_ms = watermark_ms;
         let judging_ms = self.clock.now_ms();
         self.watch.run(&closed.minutes, reached, judging_ms).await?;
+        // Behind a backlog the open windows are no news either.
+        if extent == Extent::Closed {
+            self.watch.look_early(&self.rollup.pending_windows(), reached, judging_ms).await?;
+        }
         tracing::debug!(
             ?extent,
             minutes = closed.minute_count(),
@@ -125,6 +129,7 @@ impl Keeper {
         let Some(collector) = &mut self.collector else {
             return Ok((Step::default(), None));
         };
+        collector.wait_for(self.watch.judged_by());
         let step = collector.step(now_ms).await?;
         Ok((step, collector.closed_ms(now_ms)))
     }

@@ -7,7 +7,8 @@
 //! has forgotten, the data folder remembers which views this lake has begun to publish (`Begun`).
 //!
 //! Invariant: no identity leaves: where ids are kept as sent, nothing is published.
-//! Invariant: a minute is published after the watermark and the lateness have passed it, once.
+//! Invariant: a minute is published after the watermark and the lateness have passed it, once; that of ended sessions
+//! after the ends by silence in it are known as well.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -24,7 +25,7 @@ use super::{lake_place, query_limits};
 use crate::clock::Clock;
 use crate::config::{Config, Identity, Role};
 use crate::lake::Lake;
-use crate::lake::tables::WindowedView;
+use crate::lake::tables::{ENDED_SESSIONS, WindowedView};
 use crate::relay::{Relay, RelayError, Settings};
 use crate::rollup::closed_ms;
 use crate::sql::{MINUTE_MS, view_bounds, view_rows};
@@ -160,8 +161,12 @@ async fn publish(
     }
     let memory_bytes = query_limits(config).memory_bytes;
     let note = lake.newest_note(view.table, "watermark_ms").await?;
-    let lateness_ms = i64::try_from(config.windows.lateness.as_millis()).unwrap_or(i64::MAX);
-    let closed = closed_ms(note.and_then(|note| note["watermark_ms"].as_i64()), lateness_ms);
+    let known_after = match view.name {
+        ENDED_SESSIONS => config.windows.lateness + config.relay.ends_after,
+        _ => config.windows.lateness,
+    };
+    let known_after_ms = i64::try_from(known_after.as_millis()).unwrap_or(i64::MAX);
+    let closed = closed_ms(note.and_then(|note| note["watermark_ms"].as_i64()), known_after_ms);
     let Some(closed) = closed.map(|closed_ms| closed_ms.div_euclid(MINUTE_MS)) else {
         return Ok(0);
     };

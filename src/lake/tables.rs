@@ -26,6 +26,7 @@ pub const SILVER_REQUESTS: &str = "silver.cdn_requests";
 pub const SILVER_REJECTS: &str = "silver.rejects";
 pub const SILVER_DUPLICATES: &str = "silver.duplicates";
 pub const ALERT_EVENTS: &str = "ops.alert_events";
+pub const ALERT_CAUSES: &str = "ops.alert_causes";
 pub const HEALTH: &str = "ops.health_1m";
 
 /// What one table is.
@@ -157,6 +158,7 @@ pub fn fixed_tables() -> Vec<TableSpec> {
             &["source", "player_name", "player_version"],
         ),
         alert_events(),
+        alert_causes(),
         health(),
     ]
 }
@@ -189,6 +191,9 @@ pub struct WindowedView {
     pub time_column: &'static str,
 }
 
+/// Sessions by their end: the view whose rows are known latest, for silence tells nothing until it has lasted.
+pub const ENDED_SESSIONS: &str = "ended_sessions";
+
 /// What `FROM silver.x` may name in a pipeline, and which time `tumble` goes by there.
 pub const WINDOWED_VIEWS: [WindowedView; 8] = [
     WindowedView {
@@ -207,7 +212,7 @@ pub const WINDOWED_VIEWS: [WindowedView; 8] = [
         time_column: "started_at",
     },
     WindowedView {
-        name: "ended_sessions",
+        name: ENDED_SESSIONS,
         table: SILVER_SESSIONS,
         time_column: "ended_at",
     },
@@ -286,6 +291,52 @@ fn alert_events() -> TableSpec {
         window_columns: Vec::new(),
         sort_columns: vec!["window_end".into(), "event_id".into()],
         statistics: vec!["window_end".into(), "kind".into(), "status".into(), "rule_uid".into()],
+        row_id: None,
+        open_column: None,
+    }
+}
+
+/// `ops.alert_causes`: what explained an alert, in columns.
+fn alert_causes() -> TableSpec {
+    let columns = [
+        ("event_date", DataType::Date32, false, "UTC day of window_end"),
+        ("window_end", timestamp_type(), false, "end of the window that was judged, UTC"),
+        (
+            "event_id",
+            DataType::Utf8,
+            false,
+            "id of the transition that told of it, as in ops.alert_events",
+        ),
+        ("rule_uid", DataType::Utf8, false, "rule"),
+        ("fingerprint", DataType::Utf8, false, "rule and dimension values, hashed"),
+        (
+            "answer",
+            DataType::Utf8,
+            false,
+            "found, no_single_cause, no_excess or no_baseline; but for found there is one row, and no cause in it",
+        ),
+        ("rank", DataType::Int64, true, "1 is the best"),
+        (
+            "cause",
+            DataType::Utf8,
+            true,
+            "the dimension values that explain it: cdn=cdn-b, pop=MAD51",
+        ),
+        ("dims", DataType::Utf8, true, "the same as JSON; an unknown value is null"),
+        ("explains", DataType::Float64, true, "share of the excess that it explains, 0 to 1"),
+        ("value", DataType::Float64, true, "the rule's value in it in the window"),
+        ("baseline", DataType::Float64, true, "and in the baseline"),
+        ("samples", DataType::Float64, true, "how many the value rests on"),
+    ];
+    TableSpec {
+        name: ALERT_CAUSES.to_string(),
+        about: "What explained each alert that was told, where its rule says explain: a row a cause.".to_string(),
+        rolled_up_from: None,
+        schema: commented(&columns),
+        time_column: "window_end".to_string(),
+        window_columns: Vec::new(),
+        sort_columns: vec!["window_end".into(), "event_id".into(), "rank".into()],
+        statistics: vec!["window_end".into(), "rule_uid".into(), "answer".into()],
         row_id: None,
         open_column: None,
     }

@@ -86,6 +86,8 @@ pub struct Collector {
     settings: Settings,
     meters: Option<Meters>,
     reached_ms: Option<i64>,
+    /// The tables that alerts are judged by: the others hold up nobody.
+    waited_for: BTreeSet<String>,
     is_full: bool,
     /// When a step took something last, by the machine's clock.
     taken_ms: i64,
@@ -141,6 +143,7 @@ impl Collector {
             settings,
             meters,
             reached_ms: None,
+            waited_for: BTreeSet::new(),
             is_full: false,
             taken_ms: now_ms,
             report: Report::default(),
@@ -171,6 +174,11 @@ impl Collector {
         }
         self.report_standing();
         Ok(step)
+    }
+
+    /// From now on windows are complete when they are in these tables; none of them: in all.
+    pub fn wait_for(&mut self, tables: BTreeSet<String>) {
+        self.waited_for = tables;
     }
 
     /// Windows that end by then are complete, as far as can be known: epoch ms; `None`: nothing ever came.
@@ -204,7 +212,9 @@ impl Collector {
     fn speaking(&self, now_ms: i64) -> impl Iterator<Item = &Table> {
         let idle_ms = self.settings.idle_ms;
         let speaks = move |table: &&Table| table.through_ms.is_some() && now_ms - table.heard_ms < idle_ms;
-        self.tables.iter().filter(speaks)
+        let is_any_waited_for = self.tables.iter().any(|table| self.waited_for.contains(&table.name));
+        let is_waited_for = move |table: &&Table| !is_any_waited_for || self.waited_for.contains(&table.name);
+        self.tables.iter().filter(speaks).filter(is_waited_for)
     }
 
     /// True if the last step left something for the next.

@@ -19,7 +19,9 @@ use super::answers::{Minutes, add_minutes, shared_minutes, slots};
 use super::why::explain_new;
 use crate::alert::baseline::{FiringSpans, firing_spans, usable};
 use crate::alert::rule::{Rule, RuleSet, shared, shared_sql};
-use crate::alert::{MinuteRow, SlotRow, States, Transition, amended, close_removed, evaluate, evaluate_failed, fold, route};
+use crate::alert::{
+    MinuteRow, SlotRow, States, Transition, amended, close_removed, early, evaluate, evaluate_failed, fold, route, route_early,
+};
 use crate::sql::{self, QueryLimits, Session, SqlError};
 
 /// Past episodes of one alert that its baseline leaves out, the newest: the longest lookback is eight weeks,
@@ -125,19 +127,62 @@ impl Judge {
         Ok((transitions, last))
     }
 
+    /// What rules that ask for it tell of the windows that end after `after_ms` and have begun by `newest_ms`, by the
+    /// rows of them that are there so far. They are judged for good when they close.
+    ///
+    /// # Errors
+    /// The lake cannot be read.
+    pub async fn judge_early(
+        &mut self,
+        context: &Session,
+        limits: QueryLimits,
+        after_ms: i64,
+        newest_ms: i64,
+    ) -> Result<Vec<Transition>, SqlError> {
+        let ask = &Ask { context, limits };
+        let rules = &*Arc::clone(&self.rules);
+        let mut histories = Histories::new();
+        let mut by_end: BTreeMap<i64, Vec<Transition>> = BTreeMap::new();
+        for rule in rules.rules.iter().filter(|rule| rule.is_early()) {
+            let ends = rule.open_ends_ms(after_ms, newest_ms);
+            // A query that fails says so when the window is judged.
+            let Ok(minutes) = ask.minutes(rule, &ends).await? else { continue };
+            // What open windows would lead to one after the other, so that `for` counts through them.
+            let mut supposed = self.states.clone();
+            for end_ms in ends {
+                let Ok(history) = self.history(rule, end_ms, ask, &mut histories).await? else {
+                    break;
+                };
+                let rows = in_window(rule, end_ms, &minutes);
+                let events = evaluate(rule, end_ms, &rows, &history, &supposed, &rules.hash);
+                supposed.apply_all(&events);
+                by_end.entry(end_ms).or_default().extend(events);
+            }
+        }
+        let mut transitions = Vec::new();
+        for (end_ms, events) in by_end {
+            let mut events = route_early(rules, end_ms, early(events, &self.states), &self.states);
+            explain_new(context, limits, rules, &mut events).await?;
+            self.states.apply_all(&events);
+            transitions.extend(events);
+        }
+        Ok(transitions)
+    }
+
     /// What these firings would not be any more, by the rows that are there now.
     ///
     /// # Errors
     /// The lake cannot be read.
     pub async fn amended(&self, context: &Session, limits: QueryLimits, firings: &[Transition]) -> Result<Vec<Transition>, SqlError> {
         let ask = &Ask { context, limits };
+        let mut histories = Histories::new();
         let mut events = Vec::new();
         for told in firings {
             let Some(rule) = self.rules.rules.iter().find(|rule| rule.uid() == told.rule_uid) else {
                 continue;
             };
             let end_ms = told.window_end_ms;
-            let history = self.history(rule, end_ms, ask, &mut Histories::new()).await?;
+            let history = self.history(rule, end_ms, ask, &mut histories).await?;
             // A query that fails says so when the next window is judged.
             if let (Ok(minutes), Ok(history)) = (ask.minutes(rule, &[end_ms]).await?, history) {
                 let rows = in_window(rule, end_ms, &minutes);

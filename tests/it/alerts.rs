@@ -224,6 +224,25 @@ fn an_alert_that_is_to_be_explained_names_the_dimension_that_its_rule_does_not_g
     assert!(firing["cause"][0]["share"].as_f64().is_some_and(|share| share > 0.9), "{firing}");
     let lines = alert_lines(&output);
     assert!(lines[0].contains("; device_type=tv explains "), "{}", lines[0]);
+
+    let causes = || {
+        let rows = watched.bench.sql(
+            "SELECT event_id, answer, rank, cause, dims, explains > 0.9 AS explains_it, value > baseline AS is_worse, samples > 0 AS rests \
+             FROM ops.alert_causes",
+        );
+        serde_json::to_value(rows).expect("rows are JSON")
+    };
+    let expected = json!([{
+        "event_id": firing["event_id"], "answer": "found", "rank": 1, "cause": "device_type=tv", "dims": "{\"device_type\":\"tv\"}",
+        "explains_it": true, "is_worse": true, "rests": true,
+    }]);
+    assert_eq!(causes(), expected);
+    // As after a kill between the two tables: the next start makes it good, once.
+    std::fs::remove_dir_all(watched.bench.lake().join("ops/alert_causes")).expect("the table is a folder");
+    for _ in 0..2 {
+        watched.ingest(&[&file], "}");
+        assert_eq!(causes(), expected);
+    }
 }
 
 #[test]

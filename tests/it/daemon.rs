@@ -102,6 +102,27 @@ impl Daemon {
         }
     }
 
+    /// Waits until what is measured is enough, however long that takes, as long as it moves.
+    #[track_caller]
+    pub fn wait_while_it_moves<T: PartialEq + std::fmt::Debug>(
+        &mut self,
+        what: &str,
+        mut measure: impl FnMut() -> T,
+        is_enough: impl Fn(&T) -> bool,
+    ) {
+        let mut known = measure();
+        while !is_enough(&known) {
+            let mut moved = None;
+            self.wait_until(&format!("{what}; it stands at {known:?}"), || {
+                let now = measure();
+                let has_moved = now != known;
+                moved = Some(now);
+                has_moved
+            });
+            known = moved.expect("it was measured");
+        }
+    }
+
     /// Waits until the daemon has ended by itself.
     #[track_caller]
     pub fn wait_for_end(&mut self) -> ExitStatus {

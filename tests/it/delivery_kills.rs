@@ -31,7 +31,7 @@ const GROUPS: [(&str, &str); 4] = [
     ("Example Mobile", "tablet"),
 ];
 /// What the log says once the lake has been taken up.
-const RUNNING: &str = "playhead is running";
+pub const RUNNING: &str = "playhead is running";
 /// A kill that waits for something to be told comes after this time anyway.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// The longest between the record of a transition and the kill, and between a start and the kill.
@@ -160,11 +160,15 @@ fn delivery_kills_lose_no_message_and_double_none_by_its_id() {
         GROUPS.len() * files * MINUTES_A_FILE as usize - GROUPS.len() / 2,
         "one a group and minute"
     );
-    daemon.wait_until("everything is recorded and told", || {
-        let told = told(&bench, files);
-        let delivered = bench.int("SELECT count(*) FROM ops.alert_events WHERE kind = 'delivery'");
-        told.len() >= expected.len() && delivered >= 2 * i64::try_from(expected.len()).expect("a few thousand")
-    });
+    let all_delivered = 2 * i64::try_from(expected.len()).expect("a few thousand");
+    daemon.wait_while_it_moves(
+        "everything is recorded and told",
+        || {
+            let delivered = bench.int("SELECT count(*) FROM ops.alert_events WHERE kind = 'delivery'");
+            (told(&bench, files).len(), delivered)
+        },
+        |(told, delivered)| *told >= expected.len() && *delivered >= all_delivered,
+    );
     assert!(daemon.stop().success());
 
     let recorded = told(&bench, files);

@@ -26,6 +26,7 @@ mod deploy;
 mod deploy_cluster;
 mod determinism;
 mod dialect;
+mod early;
 mod explain_change;
 mod eyevinn;
 mod fault_proxy;

@@ -115,6 +115,12 @@ fn every_closed_row_is_published_once() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         check(&bench, &broker);
     }
+    // Who falls silent is known to have ended only later.
+    let last = |view: &str| {
+        let records = published(&broker, &format!("playhead.silver.{view}"));
+        records.iter().map(|record| record.2).max().expect("rows were published")
+    };
+    assert!(last("ended_sessions") + 5 <= last("player_events"));
 }
 
 #[test]

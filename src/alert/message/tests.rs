@@ -49,7 +49,7 @@ fn the_json_is_this_and_nothing_else() {
         r#""window":{"start":"2026-11-01T20:07:00Z","end":"2026-11-01T20:12:00Z","watermark":null},"#,
         r#""starts_at":"2026-11-01T20:10:00Z","ends_at":null,"#,
         r#""evaluated_at":"2026-11-01T20:13:00.120Z","expires_at":"2026-11-01T20:18:00.120Z","#,
-        r#""stale":false,"cause_answer":null,"cause":[],"members":[],"member_count":null,"remediation":null,"#,
+        r#""stale":false,"early":false,"cause_answer":null,"cause":[],"members":[],"member_count":null,"remediation":null,"#,
         r#""links":{},"lineage":[{"table":"gold.errors_1m","version":48}],"#,
         r#""producer":{"name":"playhead","version":"0.1.0"},"dropped":0}"#,
     );

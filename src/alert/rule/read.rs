@@ -287,7 +287,9 @@ impl FileReader<'_, '_> {
             remediation,
             max_alerts: timing.max_alerts,
             amends: timing.amends,
+            is_early: timing.is_early,
         };
+        self.check_early(fields, &rule);
         self.check_templates(fields, &rule);
         Some(rule)
     }

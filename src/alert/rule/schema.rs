@@ -119,13 +119,18 @@ pub(super) static DEFAULTS: Schema = Schema {
             "More firing alerts of the rule than this are told as one: 50",
         ),
         key(
+            "early",
+            Kind::Bool,
+            "true: judged by the rows so far while the window is open, too, and told at once when it breaches: false",
+        ),
+        key(
             "on_late",
             Kind::Words(&["ignore", "amend"]),
             "amend: a firing whose window late data change so that it breaches no more is told so, once: ignore",
         ),
     ],
     required: &[],
-    later: &["early"],
+    later: &[],
 };
 pub(super) static GROUP: Schema = Schema {
     name: "a group",
@@ -217,13 +222,18 @@ pub(super) static RULE: Schema = Schema {
             "More firing alerts of the rule than this are told as one: 50",
         ),
         key(
+            "early",
+            Kind::Bool,
+            "true: judged by the rows so far while the window is open, too, and told at once when it breaches: false",
+        ),
+        key(
             "on_late",
             Kind::Words(&["ignore", "amend"]),
             "amend: a firing whose window late data change so that it breaches no more is told so, once: ignore",
         ),
     ],
     required: &["alert", "condition"],
-    later: &["early"],
+    later: &[],
 };
 pub(super) static VALUE: Schema = Schema {
     name: "`value`",

@@ -262,6 +262,7 @@ defaults:
   runbook: https://runbooks.example/
   explain: {dims: [isp]}
   max_alerts: 50
+  early: false
   on_late: ignore
   notify: {group_by: [alert, severity], group_wait: 10s, group_interval: 1m, repeat_interval: 4h, send_resolved: true}
 targets:

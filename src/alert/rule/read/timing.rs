@@ -5,7 +5,7 @@
 //! Invariant: windows and slides are whole minutes, as gold is.
 
 use super::super::schema::{EVAL_ERROR, NO_DATA};
-use super::super::{ErrorState, NoData, NoDataState};
+use super::super::{ErrorState, NoData, NoDataState, Op, Rule};
 use super::FileReader;
 use super::field::Fields;
 use crate::alert::{DAY_MS, MINUTE_MS};
@@ -31,6 +31,7 @@ pub(super) struct Timing {
     pub(super) eval_error: ErrorState,
     pub(super) max_alerts: usize,
     pub(super) amends: bool,
+    pub(super) is_early: bool,
 }
 
 impl FileReader<'_, '_> {
@@ -61,6 +62,7 @@ impl FileReader<'_, '_> {
             eval_error: self.eval_error(fields),
             max_alerts: self.bounded(fields, "max_alerts", 1, MAX_ALERTS).unwrap_or(DEFAULT_MAX_ALERTS),
             amends: self.amends(fields),
+            is_early: self.flag(fields, "early", false),
         }
     }
 
@@ -102,6 +104,17 @@ impl FileReader<'_, '_> {
             .and_then(|entry| self.word(&entry, &words, &[]))
             .unwrap_or(false)
     }
+
+    /// A sum grows while its window is open: that it is small so far says nothing.
+    pub(super) fn check_early(&mut self, fields: &Fields, rule: &Rule) {
+        let adds_up = rule.measure.parts().is_none() && !rule.measure.is_share();
+        let is_below = rule.conditions().any(|condition| matches!(condition.op, Op::Below | Op::AtMost));
+        if rule.is_early && adds_up && is_below {
+            let message = "a window that is not full yet may be below the threshold for that alone";
+            let fix = "take `early` out, or measure a `ratio` or a `mean`";
+            self.complain(&fields.place_of("early"), message, fix);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -122,7 +135,7 @@ mod tests {
     #[test]
     fn patience_is_read() {
         let text = "slide: 5m\n        lateness: 60s\n        keep_firing_for: 10m\n        no_data: {state: alert}\n        \
-                    eval_error: {state: keep}\n        max_alerts: 5\n        on_late: amend";
+                    eval_error: {state: keep}\n        max_alerts: 5\n        on_late: amend\n        early: true";
         let rule = parsed("min_samples: 500", &format!("min_samples: 500\n        {text}"));
         assert_eq!(
             (rule.slide_ms, rule.lateness_ms, rule.keep_firing_ms),
@@ -133,8 +146,35 @@ mod tests {
             after_ms: 10 * MINUTE_MS,
         };
         assert_eq!((rule.no_data, rule.eval_error), (silent, ErrorState::Keep));
-        assert_eq!((rule.max_alerts, rule.amends), (5, true));
+        assert_eq!((rule.max_alerts, rule.amends, rule.is_early), (5, true, true));
         assert!(rule.is_due(15 * MINUTE_MS) && !rule.is_due(16 * MINUTE_MS));
+        let ends = |after: i64, newest: i64| {
+            let ends = rule.open_ends_ms(after * MINUTE_MS, newest * MINUTE_MS);
+            ends.iter().map(|end| end / MINUTE_MS).collect::<Vec<_>>()
+        };
+        assert_eq!((ends(4, 5), ends(4, 6), ends(5, 5)), (vec![5], vec![5, 10], vec![]));
+        assert_eq!(ends(0, 1_000).len(), 10, "the newest");
+    }
+
+    #[test]
+    fn an_open_window_is_not_asked_whether_it_is_full() {
+        let ratio = "value: {ratio: {num: clients_with_errors, den: clients}}\n        group_by: [device_type, app_name]\n        \
+                     min_samples: 500\n        condition: {test: value, op: \">\", threshold: 5%}";
+        let sum = |condition: &str| {
+            format!(
+                "value: {{expr: sum(clients)}}\n        samples: clients\n        min_samples: 1\n        early: true\n        condition: \"{condition}\""
+            )
+        };
+        assert!(parsed(ratio, &sum("> 100")).is_early);
+        check(
+            ratio,
+            &sum("< 100"),
+            r"
+alerts/a.yaml:13:16: a window that is not full yet may be below the threshold for that alone, at groups[0].rules[0].early
+   13 |         early: true
+      |                ^^^^ take `early` out, or measure a `ratio` or a `mean`
+",
+        );
     }
 
     #[test]
