@@ -15,7 +15,7 @@
 mod rows;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use rdkafka::ClientConfig;
@@ -36,6 +36,8 @@ const QUEUED_ROWS_MAX: &str = "100000";
 const QUEUED_KIB_MAX: &str = "65536";
 /// A short pause puts rows together: a third of the bytes, many times the speed.
 const LINGER_MS: &str = "20";
+/// Between two questions to a broker that is taking a group over.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// The queue is full: a pause until it has been sent somewhat.
 const FULL_PAUSE: Duration = Duration::from_millis(10);
 
@@ -78,6 +80,14 @@ fn kafka(act: &'static str) -> impl Fn(KafkaError) -> RelayError {
         Some(RDKafkaErrorCode::Fenced | RDKafkaErrorCode::InvalidProducerEpoch | RDKafkaErrorCode::ProducerFenced) => RelayError::TakenOver,
         _ => RelayError::Kafka { act, source },
     }
+}
+
+/// True while a group changes from one broker to another, or has just come into being.
+fn is_of_coordinator(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(RDKafkaErrorCode::NotCoordinator | RDKafkaErrorCode::CoordinatorNotAvailable | RDKafkaErrorCode::CoordinatorLoadInProgress)
+    )
 }
 
 /// A connection to the brokers, with the right to publish this lake.
@@ -141,13 +151,7 @@ impl Relay {
     /// # Errors
     /// The broker does not tell, or has forgotten it: to begin anew would publish rows twice.
     pub fn position(&self, view: &str, has_begun: bool) -> Result<Option<i64>, RelayError> {
-        let mut wanted = TopicPartitionList::new();
-        wanted.add_partition(&self.topic(view), 0);
-        let told = self
-            .positions
-            .committed_offsets(wanted, PATIENCE)
-            .map_err(kafka("read how far the relay has come"))?;
-        let offset = told.elements().first().map(|element| element.offset());
+        let offset = self.committed(view).map_err(kafka("read how far the relay has come"))?;
         match offset {
             Some(Offset::Offset(minute)) => Ok(Some(minute)),
             _ if has_begun && self.has_held_rows(view)? => Err(RelayError::PositionLost {
@@ -155,6 +159,21 @@ impl Relay {
                 group: self.group.clone(),
             }),
             _ => Ok(None),
+        }
+    }
+
+    /// The group's offset of a view. A broker that has just taken the group over, or is about to, is asked again.
+    fn committed(&self, view: &str) -> Result<Option<Offset>, KafkaError> {
+        let began = Instant::now();
+        loop {
+            let mut wanted = TopicPartitionList::new();
+            wanted.add_partition(&self.topic(view), 0);
+            let left = PATIENCE.saturating_sub(began.elapsed());
+            match self.positions.committed_offsets(wanted, left) {
+                Ok(told) => return Ok(told.elements().first().map(|element| element.offset())),
+                Err(error) if is_of_coordinator(&error) && !left.is_zero() => std::thread::sleep(ASK_AGAIN_AFTER),
+                Err(error) => return Err(error),
+            }
         }
     }
 
