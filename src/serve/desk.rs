@@ -26,6 +26,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::error::DataFusionError;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::logical_expr::LogicalPlan;
+use tokio::runtime::Handle;
 use tokio::sync::{Mutex, OnceCell, Semaphore};
 
 use crate::clock::Clock;
@@ -222,14 +223,25 @@ impl Desk {
         Ok(specs)
     }
 
-    /// Plans a question as the session's tables are.
+    /// Plans a question as the session's tables are, on the threads of the readers.
     ///
     /// # Errors
     /// What the planner says; a statement that would change anything is refused.
     pub async fn plan(&self, session: &Session, question: Question) -> Result<LogicalPlan, SqlError> {
-        let plan = session.state().statement_to_plan(question.into_statement()).await?;
-        parse::READ_ONLY.verify_plan(&plan)?;
-        Ok(plan)
+        let state = session.state();
+        let planning = self.reading()?.spawn(async move {
+            let plan = state.statement_to_plan(question.into_statement()).await?;
+            parse::READ_ONLY.verify_plan(&plan)?;
+            Ok(plan)
+        });
+        let broken_off = |_| DataFusionError::Internal("the planner broke off".to_owned());
+        planning.await.map_err(broken_off)?
+    }
+
+    /// Where queries work.
+    fn reading(&self) -> Result<Handle, SqlError> {
+        let closed = || DataFusionError::Execution("the desk is closed".to_owned());
+        Ok(self.readers.handle().ok_or_else(closed)?)
     }
 
     /// Starts a planned question within the bounds of all, and of `timeout` if that is shorter. Waits in line
@@ -240,14 +252,13 @@ impl Desk {
     pub async fn start(&self, session: &Session, plan: LogicalPlan, timeout: Option<Duration>) -> Result<Running, SqlError> {
         let timeout = timeout.map_or(self.limits.timeout, |timeout| timeout.min(self.limits.timeout));
         let runtime = self.whole.runtime_for_one(&self.runtime);
-        let closed = || DataFusionError::Execution("the desk is closed".to_owned());
         Running::start(Means {
             state: session.state(),
             plan,
             timeout,
             runtime,
             at_work: Arc::clone(&self.at_work),
-            readers: self.readers.handle().ok_or_else(closed)?,
+            readers: self.reading()?,
         })
         .await
     }
