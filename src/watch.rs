@@ -52,8 +52,8 @@ const ENDS_PER_COMMIT: usize = 1_440;
 /// Minutes without rows that are judged at most after the last that has some, or after a long rest: a week.
 /// Whoever has not heard of a silence by then does not wait for this message.
 const QUIET_MAX: i64 = 7 * 1_440;
-/// How often the windows that are open are looked at, for rules that ask for it: often enough to be minutes ahead
-/// of a window's end, and seldom enough to cost no more than a panel of a dashboard.
+/// How often the windows that are open are looked at, for rules that ask for it: often enough to tell of a breach
+/// within seconds, and seldom enough to cost no more than a panel of a dashboard.
 const EARLY_EVERY_MS: i64 = 5_000;
 /// How far event time has come.
 #[derive(Debug, Clone, Copy)]
@@ -229,7 +229,12 @@ impl Watch {
     ///
     /// # Errors
     /// The lake cannot be read or written.
-    pub async fn look_early(&mut self, pending: &BTreeMap<String, BTreeSet<i64>>, reached: Reached, now_ms: i64) -> Result<(), SqlError> {
+    pub async fn look_early(
+        &mut self,
+        pending: impl FnOnce() -> BTreeMap<String, BTreeSet<i64>>,
+        reached: Reached,
+        now_ms: i64,
+    ) -> Result<(), SqlError> {
         // A clock that was put back must not put it off for ever.
         let has_just_looked = (self.looked_early_ms..self.looked_early_ms.saturating_add(EARLY_EVERY_MS)).contains(&now_ms);
         if has_just_looked || reached.is_held || !self.judge.rules().rules.iter().any(Rule::is_early) {
@@ -238,7 +243,7 @@ impl Watch {
         self.looked_early_ms = now_ms;
         let mut rules = self.judge.rules().clone();
         rules.rules.retain(Rule::is_early);
-        let read = self.read_by(&rules);
+        let (read, pending) = (self.read_by(&rules), pending());
         let open = |pipeline: Pipeline| {
             let windows = pending.get(&pipeline.table()).cloned().unwrap_or_default();
             (pipeline, windows)

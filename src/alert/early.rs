@@ -20,17 +20,8 @@ pub fn early(events: Vec<Transition>, known: &States) -> Vec<Transition> {
         let is_breach = event.reason == Reason::Threshold && event.rule_state().is_none();
         event.status == Status::Firing && is_breach && !is_firing(event)
     };
-    // An episode goes on from what is recorded, not from what was supposed meanwhile.
-    let marked = |event: Transition| Transition {
-        seq: known
-            .get(&event.rule_uid, &event.fingerprint)
-            .map_or(1, |state| state.last().seq + 1),
-        is_early: true,
-        held: None,
-        ..event
-    };
-    let told = events.into_iter().filter(is_told).map(marked);
-    told.map(Transition::identified).collect()
+    let marked = |event| Transition { is_early: true, ..event };
+    events.into_iter().filter(is_told).map(marked).collect()
 }
 
 #[cfg(test)]

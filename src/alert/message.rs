@@ -268,11 +268,8 @@ impl Cause {
 
     /// `cdn=cdn-b, pop=MAD51`.
     pub fn in_words(&self) -> String {
-        let dim = |(name, value): (&String, &Option<String>)| {
-            let value = value.as_deref().map_or("unknown".to_owned(), clean);
-            format!("{}={value}", clean(name))
-        };
-        self.dims.iter().map(dim).collect::<Vec<_>>().join(", ")
+        let dims = self.dims.iter().map(|(name, value)| dim_in_words(name, value.as_deref()));
+        dims.collect::<Vec<_>>().join(", ")
     }
 
     /// `{"cdn": "cdn-b", "pop": "MAD51"}`; an unknown value is null.
@@ -375,11 +372,12 @@ pub fn human(event: &Transition) -> String {
 
 /// `cdn=b country=ES`.
 pub(super) fn dims_in_words(event: &Transition) -> String {
-    let word = |(name, value): &(String, Option<String>)| {
-        let value = value.as_deref().map_or("unknown".to_owned(), clean);
-        format!("{}={value}", clean(name))
-    };
-    event.dims.iter().map(word).collect::<Vec<_>>().join(" ")
+    let words = event.dims.iter().map(|(name, value)| dim_in_words(name, value.as_deref()));
+    words.collect::<Vec<_>>().join(" ")
+}
+
+fn dim_in_words(name: &str, value: Option<&str>) -> String {
+    format!("{}={}", clean(name), value.map_or("unknown".to_owned(), clean))
 }
 
 fn finding(event: &Transition) -> String {

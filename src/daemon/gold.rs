@@ -105,7 +105,7 @@ impl Keeper {
         self.watch.run(&closed.minutes, reached, judging_ms).await?;
         // Behind a backlog the open windows are no news either.
         if extent == Extent::Closed {
-            self.watch.look_early(&self.rollup.pending_windows(), reached, judging_ms).await?;
+            self.watch.look_early(|| self.rollup.pending_windows(), reached, judging_ms).await?;
         }
         tracing::debug!(
             ?extent,

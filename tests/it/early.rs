@@ -9,26 +9,15 @@ use crate::kill_loops::SMALL_EPOCHS;
 use crate::support::Bench;
 
 /// The same rule twice; only one looks at open windows.
-const RULES: &str = "version: 1
-rules:
-  - alert: Early
-    from: gold.errors_1m
-    value: {ratio: {num: clients_with_errors, den: clients}}
-    window: 1m
-    group_by: [app_name]
-    min_samples: 4
-    confidence: {method: none}
-    condition: \"> 5%\"
-    early: true
-  - alert: Closed
-    from: gold.errors_1m
-    value: {ratio: {num: clients_with_errors, den: clients}}
-    window: 1m
-    group_by: [app_name]
-    min_samples: 4
-    confidence: {method: none}
-    condition: \"> 5%\"
-";
+fn rules() -> String {
+    let rule = |alert: &str, early: bool| {
+        format!(
+            "  - alert: {alert}\n    from: gold.errors_1m\n    value: {{ratio: {{num: clients_with_errors, den: clients}}}}\n    window: 1m\n    \
+             group_by: [app_name]\n    min_samples: 4\n    confidence: {{method: none}}\n    condition: \"> 5%\"\n    early: {early}\n"
+        )
+    };
+    format!("version: 1\nrules:\n{}{}", rule("Early", true), rule("Closed", false))
+}
 
 struct Night {
     bench: Bench,
@@ -38,7 +27,7 @@ struct Night {
 impl Night {
     fn begin() -> (Night, Daemon) {
         let bench = Bench::new();
-        bench.write("rules/rules.yaml", RULES);
+        bench.write("rules/rules.yaml", rules());
         std::fs::create_dir(bench.path("incoming")).expect("a folder can be made");
         let settings = format!(
             "sources: [{{path: {}}}]\nalerts: {{folder: {}}}\n{SMALL_EPOCHS}",
