@@ -14,9 +14,9 @@
 --           here: they would always be joined. A report that meets two requests counts once: it is a group of
 --           its own before its session's minute is added up (count(DISTINCT) here takes five times as long).
 -- Runs on: here only, because it joins reports to requests within a reach of time, and Arroyo joins what one window closed
--- Begins with: silver.cdn_requests
---           (a lake that has never had a request has nothing to join: the table stays empty until one comes,
---           and then holds all that silver holds)
+-- Begins with: silver.cdn_requests, silver.playback_sessions
+--           (a lake that has never had a request, or never a session, has nothing to join: the table stays empty
+--           until there are both, and then holds all that silver holds)
 -- Session:  the requests of one session, slow ones first:
 --             SELECT requests.event_ts, requests.cdn, requests.pop, requests.isp, requests.ttfb_ms, requests.result_type
 --             FROM silver.cdn_requests AS requests

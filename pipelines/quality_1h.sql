@@ -15,15 +15,16 @@ FROM (
   SELECT tumble(interval '1 hour') AS window, player_name, player_version, source, finding, key, rule,
          sum(occurrences) AS occurrences
   FROM (
-    SELECT player_name, player_version, source, 'events' AS finding, CAST(NULL AS TEXT) AS key,
-           CAST(NULL AS TEXT) AS rule, 1 AS occurrences
-    FROM silver.player_events
-    UNION ALL
-    SELECT player_name, player_version, source, 'key_fault', split_part(fault, ':', 1), split_part(fault, ':', 2), 1
-    FROM (SELECT player_name, player_version, source, unnest(key_faults) AS fault FROM silver.player_events) AS faults
-    UNION ALL
-    SELECT player_name, player_version, source, 'event_flag', NULL AS key, flag, 1
-    FROM (SELECT player_name, player_version, source, unnest(dq_flags) AS flag FROM silver.player_events) AS flags
+    SELECT player_name, player_version, source,
+           CASE WHEN found = '' THEN 'events' WHEN strpos(found, ':') > 0 THEN 'key_fault' ELSE 'event_flag' END AS finding,
+           CASE WHEN strpos(found, ':') > 0 THEN split_part(found, ':', 1) END AS key,
+           CASE WHEN strpos(found, ':') > 0 THEN split_part(found, ':', 2) WHEN found <> '' THEN found END AS rule,
+           1 AS occurrences
+    FROM (
+      -- Each event counts once, and once more for each key fault (`key:rule`) and each flag: one reading of the hour.
+      SELECT player_name, player_version, source, unnest(array_concat(make_array(''), key_faults, dq_flags)) AS found
+      FROM silver.player_events
+    ) AS found
     UNION ALL
     SELECT player_name, player_version, source, 'session_flag', NULL AS key, flag, 1
     FROM (SELECT player_name, player_version, source, unnest(dq_flags) AS flag FROM silver.playback_sessions) AS flags

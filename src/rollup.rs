@@ -50,7 +50,7 @@ struct Work {
     sources: Vec<String>,
     /// Minutes of them that changed and are not in the gold table yet.
     pending: BTreeSet<i64>,
-    /// There is something of the silver table that the pipeline begins with; before, nothing is pending.
+    /// There is something of each silver table that the pipeline begins with; before, nothing is pending.
     has_begun: bool,
     room: Room,
     front: Front,
@@ -418,12 +418,17 @@ pub async fn table_spec(pipeline: &Pipeline) -> Result<TableSpec, SqlError> {
     pipeline.table_spec(&plan).map_err(SqlError::Pipeline)
 }
 
-/// False while the silver table that a pipeline begins with has had no rows: its first version is empty.
+/// False while a silver table that a pipeline begins with has had no rows: its first version is empty.
 async fn has_begun(lake: &Lake, pipeline: &Pipeline) -> Result<bool, LakeError> {
-    match pipeline.begins_with {
-        Some(table) if owner(lake, pipeline).await? == Owner::Runner => Ok(lake.version(table).await? > 0),
-        _ => Ok(true),
+    if pipeline.begins_with.is_empty() || owner(lake, pipeline).await? != Owner::Runner {
+        return Ok(true);
     }
+    for table in &pipeline.begins_with {
+        if lake.version(table).await? == 0 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The tables whose changes reach a pipeline's table: silver, or, over rows that come from Arroyo, the next finer one.

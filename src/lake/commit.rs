@@ -31,7 +31,20 @@ use super::{Lake, LakeError, table_error};
 const ZSTD_LEVEL: i32 = 1;
 /// Columns whose values are nearly all different: a dictionary of them is hashed, compared and written, and saves
 /// nothing.
-const ALL_DIFFERENT: [&str; 3] = ["event_id", "payload", "request_id"];
+const ALL_DIFFERENT: [&str; 10] = [
+    "event_id",
+    "payload",
+    "request_id",
+    "source_offset",
+    "event_ts",
+    "event_ts_raw",
+    "interval_start",
+    "interval_end",
+    "started_at",
+    "ended_at",
+];
+/// The same of a table with a row a session.
+const ALL_DIFFERENT_SESSIONS: [&str; 4] = ["session_id", "session_key", "user_id", "client"];
 const MINUTE_US: i64 = 60_000_000;
 
 /// What a commit carries beside its rows.
@@ -323,7 +336,7 @@ async fn write_sorted(
     };
     let mut writer = RecordBatchWriter::for_table(table)
         .map_err(table_error("write to", &spec.name))?
-        .with_writer_properties(writer_properties());
+        .with_writer_properties(writer_properties(&spec.name));
     for part in parts {
         let part = conform(&part.map_err(rows_error)?, &spec.schema).map_err(rows_error)?;
         writer.write(part).await.map_err(table_error("write to", &spec.name))?;
@@ -347,10 +360,14 @@ fn sort(batch: &RecordBatch, by: &[String]) -> Result<RecordBatch, arrow::error:
     take_record_batch(batch, &order)
 }
 
-pub(super) fn writer_properties() -> WriterProperties {
+pub(super) fn writer_properties(table: &str) -> WriterProperties {
     let level = ZstdLevel::try_new(ZSTD_LEVEL).unwrap_or_default();
+    let of_sessions: &[&str] = match table {
+        "silver.playback_sessions" => &ALL_DIFFERENT_SESSIONS,
+        _ => &[],
+    };
     let packed = WriterProperties::builder().set_compression(Compression::ZSTD(level));
     let without =
         |properties: WriterPropertiesBuilder, column: &&str| properties.set_column_dictionary_enabled(ColumnPath::from(*column), false);
-    ALL_DIFFERENT.iter().fold(packed, without).build()
+    ALL_DIFFERENT.iter().chain(of_sessions).fold(packed, without).build()
 }

@@ -1,13 +1,14 @@
-//! The desk: one session for all readers, renewed as the tables move on, and the bounds of their queries.
+//! The desk: all tables as of one moment for all readers, renewed as they move on, and the bounds of their queries.
 //!
-//! A session is a snapshot of every table. It is shared by all queries, so what one has found out (files,
-//! footers, open windows) is there for the next.
+//! A moment is a snapshot of every table. It is shared by all queries, so what one has found out (files,
+//! footers, open windows, small answers) is there for the next.
 //!
 //! Invariant: a query sees one state of all tables from its planning to its last row.
 //! Invariant: whatever is asked, the memory, the time, the rows and the number of queries at work are bounded.
 
 mod functions;
 mod gold_table;
+mod known;
 mod memory;
 mod names;
 mod parse;
@@ -25,7 +26,6 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::error::DataFusionError;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
-use datafusion::logical_expr::LogicalPlan;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, OnceCell, Semaphore};
 
@@ -36,6 +36,8 @@ use crate::rollup::table_spec;
 use crate::sql::pipeline::Pipeline;
 use crate::sql::{QueryLimits, Session, SqlError};
 pub use functions::{SERVER_VERSION, SETTINGS};
+use known::Known;
+pub use known::PlannedQuestion;
 use memory::Whole;
 use names::Names;
 pub use parse::{Question, parse};
@@ -46,13 +48,13 @@ use snapshot::Snapshot;
 
 /// The database as clients name it in a table's full name.
 pub const DATABASE: &str = "playhead";
-/// A session is at least this old before the tables are looked at again: people do not see more often.
-const SESSION_AGE_MIN: Duration = Duration::from_secs(1);
-/// Open windows are computed once a session: a session lives this many times as long as they took, so that
+/// A moment is at least this old before the tables are looked at again: people do not see more often.
+const MOMENT_AGE_MIN: Duration = Duration::from_secs(1);
+/// Open windows are computed once a moment: it lasts this many times as long as they took, so that
 /// readers take a fifth of a core from ingest at the most.
 const LIVE_COST_TIMES: u32 = 5;
 /// However dear open windows are, answers are not older than this.
-const SESSION_AGE_MAX: Duration = Duration::from_secs(30);
+const MOMENT_AGE_MAX: Duration = Duration::from_secs(30);
 /// Queries at work at a time; the others wait in line. Two keep two cores busy, two more fill their pauses
 /// for the disk, and each may use a share of the memory.
 const QUERIES_AT_ONCE_MIN: usize = 4;
@@ -108,13 +110,19 @@ enum Asked {
     /// Another process writes it.
     Others(Arc<Lake>),
     /// This one does. Readers must not keep it, and with it the lock, from whoever has to take it up anew; they
-    /// are answered from the last session meanwhile.
+    /// are answered from the last moment meanwhile.
     Ours(Weak<Lake>),
 }
 
-/// The session in use.
+/// All tables as they are at one moment, and what was answered from them.
+pub struct Moment {
+    session: Session,
+    known: Known,
+}
+
+/// The moment that is answered from.
 struct Current {
-    session: Arc<Session>,
+    moment: Arc<Moment>,
     versions: BTreeMap<String, i64>,
     looked_at_ms: i64,
     /// What its open windows took to compute so far, ms.
@@ -125,7 +133,7 @@ impl Current {
     /// How long it is used before the tables are looked at again.
     fn age_max(&self) -> Duration {
         let cost = Duration::from_millis(self.live_cost_ms.load(Ordering::Relaxed));
-        (cost * LIVE_COST_TIMES).clamp(SESSION_AGE_MIN, SESSION_AGE_MAX)
+        (cost * LIVE_COST_TIMES).clamp(MOMENT_AGE_MIN, MOMENT_AGE_MAX)
     }
 }
 
@@ -155,19 +163,18 @@ impl Desk {
         })
     }
 
-    /// The session over the newest committed tables, with what they do not hold yet. It is shared and must not
-    /// be changed.
+    /// The newest committed tables, with what they do not hold yet.
     ///
     /// # Errors
     /// The log of a table cannot be read.
-    pub async fn session(&self) -> Result<Arc<Session>, SqlError> {
+    pub async fn moment(&self) -> Result<Arc<Moment>, SqlError> {
         let mut current = self.current.lock().await;
         let now_ms = self.clock.now_ms();
         if let Some(known) = &*current {
             let age_max_ms = i64::try_from(known.age_max().as_millis()).unwrap_or(i64::MAX);
-            // A clock that was put back must not keep a session for ever.
+            // A clock that was put back must not keep a moment for ever.
             if (0..age_max_ms).contains(&(now_ms - known.looked_at_ms)) {
-                return Ok(Arc::clone(&known.session));
+                return Ok(Arc::clone(&known.moment));
             }
         }
         let lake = match &self.lake {
@@ -178,19 +185,19 @@ impl Desk {
             Asked::Ours(lake) => lake.upgrade(),
         };
         match (&mut *current, lake) {
-            (Some(known), None) => Ok(Arc::clone(&known.session)),
+            (Some(known), None) => Ok(Arc::clone(&known.moment)),
             (None, None) => Err(SqlError::Query(DataFusionError::Execution(
                 "the tables are being taken up; ask again".to_owned(),
             ))),
             (Some(known), Some(lake)) if known.versions == lake.versions().await => {
                 known.looked_at_ms = now_ms;
-                Ok(Arc::clone(&known.session))
+                Ok(Arc::clone(&known.moment))
             }
             (_, Some(lake)) => {
                 let renewed = self.renewed(&lake, now_ms).await?;
-                let session = Arc::clone(&renewed.session);
+                let moment = Arc::clone(&renewed.moment);
                 *current = Some(renewed);
-                Ok(session)
+                Ok(moment)
             }
         }
     }
@@ -208,7 +215,10 @@ impl Desk {
         }
         .of_tables(versions.keys().cloned());
         Ok(Current {
-            session: Arc::new(self.names.session_over(tables)?),
+            moment: Arc::new(Moment {
+                session: self.names.session_over(tables)?,
+                known: Known::default(),
+            }),
             versions,
             looked_at_ms: now_ms,
             live_cost_ms,
@@ -223,16 +233,17 @@ impl Desk {
         Ok(specs)
     }
 
-    /// Plans a question as the session's tables are, on the threads of the readers.
+    /// Plans a question as the tables of the moment are, on the threads of the readers.
     ///
     /// # Errors
     /// What the planner says; a statement that would change anything is refused.
-    pub async fn plan(&self, session: &Session, question: Question) -> Result<LogicalPlan, SqlError> {
-        let state = session.state();
+    pub async fn plan(&self, moment: &Moment, question: Question) -> Result<PlannedQuestion, SqlError> {
+        let state = moment.session.state();
         let planning = self.reading()?.spawn(async move {
+            let text = question.statement().to_string();
             let plan = state.statement_to_plan(question.into_statement()).await?;
             parse::READ_ONLY.verify_plan(&plan)?;
-            Ok(plan)
+            Ok(PlannedQuestion::new(plan, text))
         });
         let broken_off = |_| DataFusionError::Internal("the planner broke off".to_owned());
         planning.await.map_err(broken_off)?
@@ -249,12 +260,14 @@ impl Desk {
     ///
     /// # Errors
     /// The planner's, or `Timeout`.
-    pub async fn start(&self, session: &Session, plan: LogicalPlan, timeout: Option<Duration>) -> Result<Running, SqlError> {
+    pub async fn start(&self, moment: &Arc<Moment>, question: PlannedQuestion, timeout: Option<Duration>) -> Result<Running, SqlError> {
         let timeout = timeout.map_or(self.limits.timeout, |timeout| timeout.min(self.limits.timeout));
         let runtime = self.whole.runtime_for_one(&self.runtime);
         Running::start(Means {
-            state: session.state(),
-            plan,
+            state: moment.session.state(),
+            slot: moment.known.slot(&question),
+            moment: Arc::clone(moment),
+            plan: question.plan,
             timeout,
             runtime,
             at_work: Arc::clone(&self.at_work),
@@ -268,9 +281,9 @@ impl Desk {
     /// # Errors
     /// What the text, the planner or the run says, or `Timeout`.
     pub async fn query(&self, text: &str) -> Result<Answer, SqlError> {
-        let session = self.session().await?;
-        let plan = self.plan(&session, parse::single(text)?).await?;
-        let mut running = self.start(&session, plan, None).await?;
+        let moment = self.moment().await?;
+        let question = self.plan(&moment, parse::single(text)?).await?;
+        let mut running = self.start(&moment, question, None).await?;
         let (mut batches, mut left) = (Vec::new(), ANSWER_ROWS_MAX);
         while let Some(batch) = running.next().await? {
             if batch.num_rows() > left {

@@ -76,9 +76,9 @@ pub struct Pipeline {
     /// How far from a window the rows may lie that it joins (`-- Reach: 5 minutes`), minutes; of a table
     /// that is rolled up, the finest one's.
     pub reach_minutes: i64,
-    /// Silver table without which its table stays empty (`-- Begins with: silver.cdn_requests`): a join is
-    /// not computed for a lake that has nothing to join; of a table that is rolled up, the finest one's.
-    pub begins_with: Option<&'static str>,
+    /// Silver tables without each of which its table stays empty (`-- Begins with: silver.cdn_requests`): a join
+    /// is not computed for a lake that has nothing to join; of a table that is rolled up, the finest one's.
+    pub begins_with: Vec<&'static str>,
     /// Windows that its table is rolled up into (`-- Rolls up: 5 minutes, 1 hour`), ascending.
     rolls_up: Vec<RollUp>,
     about: String,
@@ -162,7 +162,7 @@ impl Pipeline {
         }
         // A change that reaches a finer window reaches the one over it, across its own edge too.
         let reach_minutes = finer.as_ref().map_or(reach_minutes, |finer| finer.reach_minutes);
-        let begins_with = finer.as_ref().map_or(begins_with, |finer| finer.begins_with);
+        let begins_with = finer.as_ref().map_or(begins_with, |finer| finer.begins_with.clone());
         // Another text of the finer table makes other rows here too.
         let content = format!("{}{text}", finer.as_ref().map_or("", |finer| finer.hash.as_str()));
         let hash: String = Sha256::digest(content.as_bytes())
@@ -405,7 +405,7 @@ struct Header {
     about: String,
     column_comments: BTreeMap<String, String>,
     reach_minutes: i64,
-    begins_with: Option<&'static str>,
+    begins_with: Vec<&'static str>,
     rolls_up: Vec<RollUp>,
     here_only: Option<String>,
 }
@@ -417,7 +417,7 @@ fn header(text: &str) -> Result<Header, String> {
         about: String::new(),
         column_comments: BTreeMap::new(),
         reach_minutes: 0,
-        begins_with: None,
+        begins_with: Vec::new(),
         rolls_up: Vec::new(),
         here_only: None,
     };
@@ -434,12 +434,7 @@ fn header(text: &str) -> Result<Header, String> {
                         format!("`-- Reach:{reach}` is not understood; write for instance `-- Reach: 5 minutes`, one hour at the most")
                     })?;
             }
-            Some(("Begins with", name)) => {
-                let view = WINDOWED_VIEWS.iter().find(|view| name.trim() == format!("silver.{}", view.name));
-                let unknown =
-                    || format!("`-- Begins with:{name}` names no silver table; write for instance `-- Begins with: silver.cdn_requests`");
-                header.begins_with = Some(view.ok_or_else(unknown)?.table);
-            }
+            Some(("Begins with", names)) => header.begins_with = begins_with(names)?,
             Some(("Runs on", engines)) => {
                 let reason = engines
                     .trim()
@@ -455,6 +450,19 @@ fn header(text: &str) -> Result<Header, String> {
         }
     }
     Ok(header)
+}
+
+/// The tables of `-- Begins with: silver.cdn_requests, silver.playback_sessions`.
+fn begins_with(names: &str) -> Result<Vec<&'static str>, String> {
+    let table = |name: &str| {
+        let view = WINDOWED_VIEWS.iter().find(|view| name.trim() == format!("silver.{}", view.name));
+        let unknown = || {
+            let name = name.trim();
+            format!("`-- Begins with: {name}` names no silver table; write for instance `-- Begins with: silver.cdn_requests`")
+        };
+        Ok(view.ok_or_else(unknown)?.table)
+    };
+    names.split(',').map(table).collect()
 }
 
 /// `... at Line: 3, Column: 7` of a parser message.
@@ -489,15 +497,17 @@ mod tests {
     }
 
     #[test]
-    fn a_table_may_begin_with_a_silver_table_and_no_other() {
+    fn a_table_may_begin_with_silver_tables_and_no_others() {
         let begins = |name: &str| {
             let text = format!(
                 "-- About.\n-- Begins with: {name}\nSELECT tumble(interval '1 minute') AS window, count(*) AS n FROM silver.player_events GROUP BY window"
             );
             Pipeline::parse("pipelines/t.sql", &text).map(|pipeline| pipeline.begins_with)
         };
-        assert_eq!(begins("silver.cdn_requests").ok(), Some(Some("silver.cdn_requests")));
-        assert!(begins("silver.requests").is_err());
+        assert_eq!(begins("silver.cdn_requests").ok(), Some(vec!["silver.cdn_requests"]));
+        let both = vec!["silver.cdn_requests", "silver.playback_sessions"];
+        assert_eq!(begins("silver.cdn_requests, silver.playback_sessions").ok(), Some(both));
+        assert!(begins("silver.cdn_requests, silver.requests").is_err());
     }
 
     #[test]

@@ -266,7 +266,7 @@ async fn write_sorted(open: &OpenTable, group: &Group, memory_bytes: usize) -> R
         .map_err(query_error("read", name))?;
     let mut writer = RecordBatchWriter::for_table(&open.table)
         .map_err(table_error("write to", name))?
-        .with_writer_properties(writer_properties());
+        .with_writer_properties(writer_properties(name));
     // The table's own columns, which may be more than this release knows of.
     let schema: SchemaRef = writer.arrow_schema();
     while let Some(batch) = rows.next().await {

@@ -18,10 +18,12 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::execute_stream;
 use futures_util::StreamExt;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
+use super::Moment;
+use super::known::{ANSWER_BYTES_MAX, Kept, Slot};
 use super::readers::giving_way;
 use crate::sql::SqlError;
 
@@ -31,7 +33,10 @@ const BATCHES_AHEAD: usize = 1;
 /// What one query is given.
 pub struct Means {
     pub state: SessionState,
+    pub moment: Arc<Moment>,
     pub plan: LogicalPlan,
+    /// Where its answer is if somebody has asked the same; `None`: it is computed whoever has.
+    pub slot: Option<Arc<Slot>>,
     pub timeout: Duration,
     /// Its memory.
     pub runtime: Arc<RuntimeEnv>,
@@ -112,12 +117,19 @@ impl Running {
 }
 
 async fn work(means: Means, started: oneshot::Sender<Result<(), SqlError>>, to_reader: mpsc::Sender<Result<RecordBatch, SqlError>>) {
-    // The semaphore is never closed: only a closed one gives no place.
-    let Ok(_place) = Arc::clone(&means.at_work).acquire_owned().await else {
-        return;
+    let mut own = None;
+    let known = match &means.slot {
+        Some(slot) => slot.get_or_try_init(async || gather(&means, &mut own).await).await.map(Some),
+        None => Ok(None),
     };
-    let mut rows = match rows(&means).await {
-        Ok(rows) => rows,
+    let begun = match (known, own) {
+        (Err(error), _) => Err(error),
+        (Ok(Some(Kept::Whole(batches))), _) => Ok((batches.clone(), None)),
+        (Ok(_), Some(begun)) => Ok((begun.batches, Some((begun.rows, begun.place)))),
+        (Ok(_), None) => begin(&means).await.map(|(rows, place)| (Vec::new(), Some((rows, place)))),
+    };
+    let (batches, rest) = match begun {
+        Ok(begun) => begun,
         Err(error) => {
             let _ = started.send(Err(error.into()));
             return;
@@ -126,6 +138,12 @@ async fn work(means: Means, started: oneshot::Sender<Result<(), SqlError>>, to_r
     if started.send(Ok(())).is_err() {
         return;
     }
+    for batch in batches {
+        if to_reader.send(Ok(batch)).await.is_err() {
+            return;
+        }
+    }
+    let Some((mut rows, _place)) = rest else { return };
     while let Some(batch) = rows.next().await {
         let is_last = batch.is_err();
         // Nobody reads any more, or nothing comes after an error.
@@ -133,6 +151,37 @@ async fn work(means: Means, started: oneshot::Sender<Result<(), SqlError>>, to_r
             return;
         }
     }
+}
+
+/// What this query has computed of an answer that is not kept.
+struct Begun {
+    batches: Vec<RecordBatch>,
+    rows: SendableRecordBatchStream,
+    place: OwnedSemaphorePermit,
+}
+
+/// Computes an answer for all who ask for it, or as much as can be kept.
+async fn gather(means: &Means, own: &mut Option<Begun>) -> Result<Kept, DataFusionError> {
+    let (mut rows, place) = begin(means).await?;
+    let (mut batches, mut bytes) = (Vec::new(), 0);
+    while bytes <= ANSWER_BYTES_MAX {
+        let Some(batch) = rows.next().await else { break };
+        let batch = batch?;
+        bytes += batch.get_array_memory_size();
+        batches.push(batch);
+    }
+    if bytes <= ANSWER_BYTES_MAX && means.moment.known.take_room(bytes) {
+        return Ok(Kept::Whole(batches));
+    }
+    *own = Some(Begun { batches, rows, place });
+    Ok(Kept::TooMuch)
+}
+
+/// Waits for a place and starts to compute.
+async fn begin(means: &Means) -> Result<(SendableRecordBatchStream, OwnedSemaphorePermit), DataFusionError> {
+    let closed = |_| DataFusionError::Execution("the desk is closed".to_owned());
+    let place = Arc::clone(&means.at_work).acquire_owned().await.map_err(closed)?;
+    Ok((rows(means).await?, place))
 }
 
 async fn rows(means: &Means) -> Result<SendableRecordBatchStream, DataFusionError> {

@@ -15,8 +15,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::incidents::{Incident, incidents};
 use super::{Page, Refusal};
-use crate::serve::desk::Desk;
-use crate::sql::Session;
+use crate::serve::desk::{Desk, Moment};
 
 /// How often the tables are looked at: people do not see more often.
 const LOOK_MS: i64 = 2_000;
@@ -43,8 +42,8 @@ pub struct Pulse {
 }
 
 struct Last {
-    /// Held, so that another session never has its address.
-    session: Arc<Session>,
+    /// Held, so that another moment never has its address.
+    moment: Arc<Moment>,
     revision: u64,
     looked_at_ms: i64,
     newest_ms: Option<i64>,
@@ -62,13 +61,13 @@ impl Page {
         if let Some(known) = last.as_ref().filter(|known| (0..LOOK_MS).contains(&(now_ms - known.looked_at_ms))) {
             return Ok(Arc::clone(&known.state));
         }
-        let session = desk.session().await?;
+        let moment = desk.moment().await?;
         let next = match last.take() {
-            Some(known) if Arc::ptr_eq(&known.session, &session) => Last {
+            Some(known) if Arc::ptr_eq(&known.moment, &moment) => Last {
                 looked_at_ms: now_ms,
                 ..known
             },
-            known => looked(&desk, session, known.map_or(0, |known| known.revision), now_ms).await?,
+            known => looked(&desk, moment, known.map_or(0, |known| known.revision), now_ms).await?,
         };
         let state = Arc::new(next.told(now_ms, self.refused_alerts().as_deref()));
         *last = Some(Last {
@@ -79,10 +78,10 @@ impl Page {
     }
 }
 
-async fn looked(desk: &Desk, session: Arc<Session>, revision: u64, now_ms: i64) -> Result<Last, Refusal> {
+async fn looked(desk: &Desk, moment: Arc<Moment>, revision: u64, now_ms: i64) -> Result<Last, Refusal> {
     let (oldest_ms, newest_ms) = reach(desk).await?;
     Ok(Last {
-        session,
+        moment,
         revision: revision + 1,
         looked_at_ms: now_ms,
         newest_ms,

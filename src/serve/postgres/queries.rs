@@ -1,6 +1,6 @@
 //! Questions of one client: as text, or prepared with parameters.
 //!
-//! Invariant: whatever is asked is planned anew over the session of that moment: a statement that was prepared
+//! Invariant: whatever is asked is planned anew over the tables of that moment: a statement that was prepared
 //! an hour ago sees what is there now.
 //! Invariant: what changes anything is refused before it is planned.
 
@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
-use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::Statement;
 use datafusion_postgres::arrow_pg::datatypes::arrow_schema_to_pg_fields;
 use datafusion_postgres::pgwire::api::portal::{Format, Portal};
@@ -31,8 +30,8 @@ use super::parameters::Parameters;
 use super::refusal::{self, NOT_SUPPORTED, READ_ONLY, SYNTAX, TOO_MUCH, refusal};
 use super::rows::{self, Asked};
 use super::talk;
-use crate::serve::desk::{Desk, Question, SharedDesk, parse};
-use crate::sql::{Session, SqlError};
+use crate::serve::desk::{Desk, Moment, PlannedQuestion, Question, SharedDesk, parse};
+use crate::sql::SqlError;
 
 /// Statements of one text: what a client sends at once by itself are a handful.
 const STATEMENTS_MAX: usize = 100;
@@ -50,13 +49,13 @@ pub struct Queries {
     prepared: Arc<AtomicUsize>,
 }
 
-/// A question with the session that it was planned over.
+/// A question with the moment that it was planned over.
 struct Planned {
     /// The columns as clients are told of them.
     schema: SchemaRef,
     desk: Arc<Desk>,
-    session: Arc<Session>,
-    plan: LogicalPlan,
+    moment: Arc<Moment>,
+    question: PlannedQuestion,
 }
 
 impl Queries {
@@ -71,14 +70,14 @@ impl Queries {
 
     async fn plan(&self, question: Question) -> Result<Planned, SqlError> {
         let desk = self.desk.get();
-        let session = desk.session().await?;
-        let plan = desk.plan(&session, question.clone()).await?;
-        let schema = Arc::new(named(plan.schema().as_arrow(), question.statement()));
+        let moment = desk.moment().await?;
+        let planned = desk.plan(&moment, question.clone()).await?;
+        let schema = Arc::new(named(planned.plan.schema().as_arrow(), question.statement()));
         Ok(Planned {
             schema,
             desk,
-            session,
-            plan,
+            moment,
+            question: planned,
         })
     }
 
@@ -93,8 +92,8 @@ impl Queries {
         let fields = arrow_schema_to_pg_fields(schema, format, None)?;
         let asked = Asked {
             desk: planned.desk,
-            session: planned.session,
-            plan: planned.plan,
+            moment: planned.moment,
+            question: planned.question,
             text: Arc::clone(text),
             timeout: talk::timeout(client),
             rows_max: self.rows_max,
@@ -225,7 +224,7 @@ impl QueryParser for Queries {
                 let planned = self.plan(question.clone()).await.map_err(failed)?;
                 Kind::Question {
                     question,
-                    parameters: Parameters::of(&planned.plan).map_err(|error| failed(error.into()))?,
+                    parameters: Parameters::of(&planned.question.plan).map_err(|error| failed(error.into()))?,
                     schema: planned.schema,
                 }
             }
@@ -325,10 +324,8 @@ impl ExtendedQueryHandler for Queries {
         let failed = |error: SqlError| refusal::of(&error, &prepared.text);
         let values = parameters.values(portal)?;
         let mut planned = self.plan(question.clone()).await.map_err(failed)?;
-        planned.plan = planned
-            .plan
-            .replace_params_with_values(&values)
-            .map_err(|error| failed(error.into()))?;
+        let question = planned.question.with_values(&values);
+        planned.question = question.map_err(|error| failed(error.into()))?;
         self.response(client, &prepared.text, planned, &portal.result_column_format)
     }
 }

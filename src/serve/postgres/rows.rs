@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use datafusion::logical_expr::LogicalPlan;
 use datafusion_postgres::arrow_pg::datatypes::encode_recordbatch;
 use datafusion_postgres::pgwire::api::results::{FieldInfo, QueryResponse};
 use datafusion_postgres::pgwire::error::{PgWireError, PgWireResult};
@@ -15,14 +14,13 @@ use futures_util::stream::{self, StreamExt};
 use tokio::sync::watch;
 
 use super::refusal::{self, TOO_MUCH, refusal};
-use crate::serve::desk::{Desk, Running};
-use crate::sql::Session;
+use crate::serve::desk::{Desk, Moment, PlannedQuestion, Running};
 
 /// A planned question of one client.
 pub struct Asked {
     pub desk: Arc<Desk>,
-    pub session: Arc<Session>,
-    pub plan: LogicalPlan,
+    pub moment: Arc<Moment>,
+    pub question: PlannedQuestion,
     pub text: Arc<str>,
     pub timeout: Option<Duration>,
     pub rows_max: u64,
@@ -96,7 +94,7 @@ async fn next(asked: &mut Asked, running: Option<Box<Running>>) -> PgWireResult<
     let mut running = match running {
         Some(running) => running,
         None => {
-            let started = asked.desk.start(&asked.session, asked.plan.clone(), asked.timeout).await;
+            let started = asked.desk.start(&asked.moment, asked.question.clone(), asked.timeout).await;
             Box::new(started.map_err(failed)?)
         }
     };
