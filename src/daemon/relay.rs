@@ -180,6 +180,9 @@ async fn publish(
         return Ok(1);
     };
     begun.remember(view.name)?;
+    // What has closed before the first row holds none: it is not walked through. It can be years, for a watermark begins at the
+    // earliest time there may be, and so may the position.
+    let from = from.max(first.min(closed));
     if from >= closed {
         return Ok(0);
     }
