@@ -11,6 +11,7 @@
 //! after the ends by silence in it are known as well.
 
 use std::collections::BTreeSet;
+use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -180,21 +181,12 @@ async fn publish(
         return Ok(1);
     };
     begun.remember(view.name)?;
-    // What has closed before the first row holds none: it is not walked through. It can be years, for a watermark begins at the
-    // earliest time there may be, and so may the position.
-    let from = from.max(first.min(closed));
-    if from >= closed {
+    let Some(minutes) = next_minutes(from, first..=last, closed) else {
         return Ok(0);
-    }
-    let version = lake.version(view.table).await?;
-    // Behind the last row there is nothing to ask for; the position goes on, for brokers forget old ones.
-    let until = if from > last {
-        closed
-    } else {
-        closed.min(last + 1).min(from + MINUTES_AT_ONCE)
     };
+    let (until, version) = (minutes.end, lake.version(view.table).await?);
     let mut transaction = tokio::task::block_in_place(|| relay.begin(view.name))?;
-    for minute in from..until.min(last + 1) {
+    for minute in minutes.start..until.min(last + 1) {
         let mut rows = view_rows(lake, view, columns, minute, memory_bytes).await?;
         while let Some(batch) = rows.next().await {
             let batch = batch.map_err(crate::sql::SqlError::from)?;
@@ -209,6 +201,21 @@ async fn publish(
     );
     // A stretch without a row has been passed all the same: there may be more behind it.
     Ok(rows.max(1))
+}
+
+/// The minutes (epoch minutes) that the next transaction passes over, from a position to what has closed; `None`: there are no more.
+/// `rows` are the minutes of the first row and of the last.
+fn next_minutes(position: i64, rows: RangeInclusive<i64>, closed: i64) -> Option<Range<i64>> {
+    let (first, last) = rows.into_inner();
+    // What has closed before the first row holds none: it is not walked through. It can be years, for a watermark begins at the
+    // earliest time there may be, and so may the position.
+    let from = position.max(first.min(closed));
+    // Behind the last row there is nothing to ask for; the position goes on, for brokers forget old ones.
+    let until = match from > last {
+        true => closed,
+        false => closed.min(last + 1).min(from + MINUTES_AT_ONCE),
+    };
+    (from < until).then_some(from..until)
 }
 
 /// Which views of this lake have been begun: there is a position of each at the broker, or was.
@@ -256,4 +263,46 @@ impl Begun {
 
 fn told(error: &RelayError) {
     tracing::warn!("{error}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 2026-07-22 and 2010-01-01, epoch minutes.
+    const TODAY: i64 = 29_745_000;
+    const EARLIEST: i64 = 21_038_400;
+
+    /// Transactions until there is nothing more to publish.
+    fn steps(mut position: i64, rows: RangeInclusive<i64>, closed: i64) -> Vec<Range<i64>> {
+        let mut steps = Vec::new();
+        while let Some(minutes) = next_minutes(position, rows.clone(), closed) {
+            assert!(steps.len() < 100, "it walks through {steps:?}");
+            position = minutes.end;
+            steps.push(minutes);
+        }
+        steps
+    }
+
+    #[test]
+    fn years_before_the_first_row_are_not_walked_through() {
+        assert_eq!(
+            steps(EARLIEST, TODAY..=TODAY + 1, TODAY + 5),
+            [TODAY..TODAY + 2, TODAY + 2..TODAY + 5]
+        );
+    }
+
+    #[test]
+    fn a_backlog_goes_in_steps_and_what_has_not_closed_waits() {
+        let closed = TODAY + 15;
+        assert_eq!(steps(TODAY, TODAY..=TODAY + 30, closed), [TODAY..TODAY + 10, TODAY + 10..closed]);
+        assert_eq!(steps(closed, TODAY..=TODAY + 30, closed), []);
+    }
+
+    #[test]
+    fn rows_that_have_not_closed_are_not_passed_over() {
+        assert_eq!(steps(EARLIEST, TODAY..=TODAY, EARLIEST), []);
+        assert_eq!(steps(EARLIEST, TODAY..=TODAY, EARLIEST + 3), []);
+        assert_eq!(steps(EARLIEST + 3, TODAY..=TODAY, TODAY), []);
+    }
 }

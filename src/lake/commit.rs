@@ -23,7 +23,7 @@ use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
 use parquet::schema::types::ColumnPath;
 use serde_json::Value;
 
-use super::tables::{PARTITION_COLUMN, TableSpec};
+use super::tables::{PARTITION_COLUMN, SILVER_SESSIONS, TableSpec};
 use super::turns::Held;
 use super::{Lake, LakeError, table_error};
 
@@ -363,7 +363,7 @@ fn sort(batch: &RecordBatch, by: &[String]) -> Result<RecordBatch, arrow::error:
 pub(super) fn writer_properties(table: &str) -> WriterProperties {
     let level = ZstdLevel::try_new(ZSTD_LEVEL).unwrap_or_default();
     let of_sessions: &[&str] = match table {
-        "silver.playback_sessions" => &ALL_DIFFERENT_SESSIONS,
+        SILVER_SESSIONS => &ALL_DIFFERENT_SESSIONS,
         _ => &[],
     };
     let packed = WriterProperties::builder().set_compression(Compression::ZSTD(level));

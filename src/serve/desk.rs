@@ -264,10 +264,8 @@ impl Desk {
         let timeout = timeout.map_or(self.limits.timeout, |timeout| timeout.min(self.limits.timeout));
         let runtime = self.whole.runtime_for_one(&self.runtime);
         Running::start(Means {
-            state: moment.session.state(),
-            slot: moment.known.slot(&question),
             moment: Arc::clone(moment),
-            plan: question.plan,
+            question,
             timeout,
             runtime,
             at_work: Arc::clone(&self.at_work),

@@ -70,14 +70,11 @@ pub struct Known {
 impl Known {
     /// Where the answer to this question is, or will be; `None`: it has to be computed each time.
     pub fn slot(&self, question: &PlannedQuestion) -> Option<Arc<Slot>> {
-        if question.text.len() > QUESTION_BYTES_MAX || !is_repeatable(&question.plan) {
-            return None;
-        }
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = slots.get(&question.text) {
             return Some(Arc::clone(slot));
         }
-        if slots.len() >= QUESTIONS_MAX {
+        if slots.len() >= QUESTIONS_MAX || question.text.len() > QUESTION_BYTES_MAX || !is_repeatable(&question.plan) {
             return None;
         }
         Some(Arc::clone(slots.entry(question.text.clone()).or_default()))

@@ -11,19 +11,18 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::error::DataFusionError;
+use datafusion::execution::TaskContext;
 use datafusion::execution::runtime_env::RuntimeEnv;
-use datafusion::execution::session_state::SessionState;
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::execute_stream;
 use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use super::Moment;
-use super::known::{ANSWER_BYTES_MAX, Kept, Slot};
+use super::known::{ANSWER_BYTES_MAX, Kept, PlannedQuestion};
 use super::readers::giving_way;
 use crate::sql::SqlError;
 
@@ -32,11 +31,8 @@ const BATCHES_AHEAD: usize = 1;
 
 /// What one query is given.
 pub struct Means {
-    pub state: SessionState,
     pub moment: Arc<Moment>,
-    pub plan: LogicalPlan,
-    /// Where its answer is if somebody has asked the same; `None`: it is computed whoever has.
-    pub slot: Option<Arc<Slot>>,
+    pub question: PlannedQuestion,
     pub timeout: Duration,
     /// Its memory.
     pub runtime: Arc<RuntimeEnv>,
@@ -69,7 +65,7 @@ impl Running {
     /// The planner's, or `Timeout`.
     pub async fn start(means: Means) -> Result<Running, SqlError> {
         // The names and types that people are told; the rows may come in a form of their own.
-        let schema = Arc::new(means.plan.schema().as_arrow().clone());
+        let schema = Arc::new(means.question.plan.schema().as_arrow().clone());
         let (timeout, deadline) = (means.timeout, Instant::now() + means.timeout);
         let (to_reader, rows) = mpsc::channel(BATCHES_AHEAD);
         let (started, has_started) = oneshot::channel();
@@ -117,19 +113,8 @@ impl Running {
 }
 
 async fn work(means: Means, started: oneshot::Sender<Result<(), SqlError>>, to_reader: mpsc::Sender<Result<RecordBatch, SqlError>>) {
-    let mut own = None;
-    let known = match &means.slot {
-        Some(slot) => slot.get_or_try_init(async || gather(&means, &mut own).await).await.map(Some),
-        None => Ok(None),
-    };
-    let begun = match (known, own) {
-        (Err(error), _) => Err(error),
-        (Ok(Some(Kept::Whole(batches))), _) => Ok((batches.clone(), None)),
-        (Ok(_), Some(begun)) => Ok((begun.batches, Some((begun.rows, begun.place)))),
-        (Ok(_), None) => begin(&means).await.map(|(rows, place)| (Vec::new(), Some((rows, place)))),
-    };
-    let (batches, rest) = match begun {
-        Ok(begun) => begun,
+    let mut answer = match answer(&means).await {
+        Ok(answer) => answer,
         Err(error) => {
             let _ = started.send(Err(error.into()));
             return;
@@ -138,13 +123,7 @@ async fn work(means: Means, started: oneshot::Sender<Result<(), SqlError>>, to_r
     if started.send(Ok(())).is_err() {
         return;
     }
-    for batch in batches {
-        if to_reader.send(Ok(batch)).await.is_err() {
-            return;
-        }
-    }
-    let Some((mut rows, _place)) = rest else { return };
-    while let Some(batch) = rows.next().await {
+    while let Some(batch) = answer.rows.next().await {
         let is_last = batch.is_err();
         // Nobody reads any more, or nothing comes after an error.
         if to_reader.send(batch.map_err(SqlError::from)).await.is_err() || is_last {
@@ -153,19 +132,36 @@ async fn work(means: Means, started: oneshot::Sender<Result<(), SqlError>>, to_r
     }
 }
 
-/// What this query has computed of an answer that is not kept.
-struct Begun {
-    batches: Vec<RecordBatch>,
-    rows: SendableRecordBatchStream,
-    place: OwnedSemaphorePermit,
+/// The rows of an answer, on their way.
+struct OnItsWay {
+    rows: BoxStream<'static, Result<RecordBatch, DataFusionError>>,
+    /// Held while rows are computed; none where they are known.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
-/// Computes an answer for all who ask for it, or as much as can be kept.
-async fn gather(means: &Means, own: &mut Option<Begun>) -> Result<Kept, DataFusionError> {
-    let (mut rows, place) = begin(means).await?;
+/// The answer as somebody has had it, or computed: for all who ask, if it can be kept.
+async fn answer(means: &Means) -> Result<OnItsWay, DataFusionError> {
+    let Some(slot) = means.moment.known.slot(&means.question) else {
+        return computed(means).await;
+    };
+    let mut own = None;
+    let kept = slot.get_or_try_init(async || gather(means, &mut own).await).await?;
+    match (kept, own) {
+        (Kept::Whole(batches), _) => Ok(OnItsWay {
+            rows: known(batches.clone()),
+            _place: None,
+        }),
+        (Kept::TooMuch, Some(own)) => Ok(own),
+        (Kept::TooMuch, None) => computed(means).await,
+    }
+}
+
+/// Computes an answer that can be kept; one that is too large goes to `own`, whose reader has it all the same.
+async fn gather(means: &Means, own: &mut Option<OnItsWay>) -> Result<Kept, DataFusionError> {
+    let mut rest = computed(means).await?;
     let (mut batches, mut bytes) = (Vec::new(), 0);
     while bytes <= ANSWER_BYTES_MAX {
-        let Some(batch) = rows.next().await else { break };
+        let Some(batch) = rest.rows.next().await else { break };
         let batch = batch?;
         bytes += batch.get_array_memory_size();
         batches.push(batch);
@@ -173,19 +169,24 @@ async fn gather(means: &Means, own: &mut Option<Begun>) -> Result<Kept, DataFusi
     if bytes <= ANSWER_BYTES_MAX && means.moment.known.take_room(bytes) {
         return Ok(Kept::Whole(batches));
     }
-    *own = Some(Begun { batches, rows, place });
+    rest.rows = known(batches).chain(rest.rows).boxed();
+    *own = Some(rest);
     Ok(Kept::TooMuch)
 }
 
-/// Waits for a place and starts to compute.
-async fn begin(means: &Means) -> Result<(SendableRecordBatchStream, OwnedSemaphorePermit), DataFusionError> {
-    let closed = |_| DataFusionError::Execution("the desk is closed".to_owned());
-    let place = Arc::clone(&means.at_work).acquire_owned().await.map_err(closed)?;
-    Ok((rows(means).await?, place))
+fn known(batches: Vec<RecordBatch>) -> BoxStream<'static, Result<RecordBatch, DataFusionError>> {
+    stream::iter(batches.into_iter().map(Ok)).boxed()
 }
 
-async fn rows(means: &Means) -> Result<SendableRecordBatchStream, DataFusionError> {
-    let physical = giving_way(means.state.create_physical_plan(&means.plan).await?)?;
-    let task = TaskContext::from(&means.state).with_runtime(Arc::clone(&means.runtime));
-    execute_stream(physical, Arc::new(task))
+/// Waits for a place and starts to compute.
+async fn computed(means: &Means) -> Result<OnItsWay, DataFusionError> {
+    let closed = |_| DataFusionError::Execution("the desk is closed".to_owned());
+    let place = Arc::clone(&means.at_work).acquire_owned().await.map_err(closed)?;
+    let state = means.moment.session.state();
+    let physical = giving_way(state.create_physical_plan(&means.question.plan).await?)?;
+    let task = TaskContext::from(&state).with_runtime(Arc::clone(&means.runtime));
+    Ok(OnItsWay {
+        rows: execute_stream(physical, Arc::new(task))?.boxed(),
+        _place: Some(place),
+    })
 }
