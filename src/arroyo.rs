@@ -9,7 +9,7 @@
 //! cluster  ->  playhead.gold.x  ->  results  ->  rollup::collect
 //! ```
 //!
-//! Invariant: the query file is in the text byte for byte, between our declarations and its end.
+//! Invariant: the query file is in the text byte for byte, between our declarations and its end; only its unions stand before it.
 //! Invariant: the same files, columns and settings give the same text and the same fingerprint.
 
 pub mod cluster;
@@ -41,7 +41,9 @@ pub struct Source {
 pub struct Unit {
     /// Name of the file and of the gold table, without layer.
     pub name: String,
-    /// The file, byte for byte.
+    /// Name and text of what the query reads by name.
+    pub views: Vec<(String, String)>,
+    /// The file, byte for byte but for what is in `views`.
     pub query: String,
     pub sources: Vec<Source>,
     /// Columns of the SELECT, in its order.
@@ -131,6 +133,7 @@ mod tests {
         };
         Unit {
             name: "cdn_1m".to_string(),
+            views: Vec::new(),
             query: query.to_string(),
             sources: vec![Source {
                 name: "cdn_requests".to_string(),

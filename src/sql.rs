@@ -15,6 +15,7 @@ pub mod pipeline;
 pub mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -171,11 +172,12 @@ async fn register_windowed_views(context: &SessionContext, lake: &Lake, pipeline
     Ok(())
 }
 
-/// The first and the last minute of a view's rows; `None`: it has none.
-pub async fn view_bounds(lake: &Lake, view: &WindowedView, memory_bytes: usize) -> Result<Option<(i64, i64)>, SqlError> {
+/// The first and the last minute of a view's rows within a range; `None`: it has none there.
+pub async fn view_bounds(lake: &Lake, view: &WindowedView, range: TimeRange, memory_bytes: usize) -> Result<Option<(i64, i64)>, SqlError> {
     let context = empty_context(memory_bytes)?;
     let time = || col(view.time_column);
     let frame = context.read_table(lake.provider(&context, view.table).await?)?;
+    let frame = frame.filter(view_range(view.time_column, range))?;
     let frame = frame.aggregate(vec![], vec![min(time()).alias("first"), max(time()).alias("last")])?;
     let batches = frame.collect().await?;
     let minute = |name: &str| {
@@ -195,16 +197,21 @@ pub async fn view_rows(
     memory_bytes: usize,
 ) -> Result<SendableRecordBatchStream, SqlError> {
     let context = empty_context(memory_bytes)?;
-    let range = TimeRange {
-        from_ms: minute * MINUTE_MS,
-        to_ms: (minute + 1) * MINUTE_MS - 1,
-    };
+    let range = minutes_range(minute..minute + 1);
     let columns: Vec<Expr> = columns.iter().map(col).collect();
     let frame = context
         .read_table(lake.provider(&context, view.table).await?)?
         .filter(view_range(view.time_column, range))?
         .select(columns)?;
     Ok(frame.execute_stream().await?)
+}
+
+/// The event time of minutes (epoch minutes).
+pub fn minutes_range(minutes: Range<i64>) -> TimeRange {
+    TimeRange {
+        from_ms: minutes.start * MINUTE_MS,
+        to_ms: minutes.end * MINUTE_MS - 1,
+    }
 }
 
 /// Registers what pipelines may read, without rows: to plan and to check.

@@ -22,6 +22,9 @@ pub(super) fn declarations(unit: &Unit, settings: &Settings, fingerprint: &str) 
         }
     }
     declare_sink(&mut text, unit, settings);
+    for (name, query) in &unit.views {
+        let _ = writeln!(text, "CREATE VIEW {name} AS\n{query};\n");
+    }
     let names: Vec<&str> = unit.sink.iter().map(|column| column.name.as_str()).collect();
     let _ = writeln!(
         text,

@@ -11,7 +11,7 @@ use crate::arroyo::{Column, Settings, Source, Unit};
 use crate::config::Config;
 use crate::lake::tables::{TableSpec, WINDOWED_VIEWS, WindowedView, fixed_tables};
 use crate::rollup::table_spec;
-use crate::sql::pipeline::{Pipeline, parse_all};
+use crate::sql::pipeline::{Pipeline, parse_all, unions_apart};
 use crate::udfs;
 
 /// The pipelines of the settings, by where they can run.
@@ -72,9 +72,11 @@ async fn unit(pipeline: &Pipeline, text: &str) -> Result<Unit, Complaints> {
         .filter(|view| pipeline.reads.iter().any(|name| name == view.name));
     let sources = views.filter_map(|view| Some(source(view, tables.iter().find(|table| table.name == view.table)?)));
     let functions = udfs::TEXTS.iter().filter(|(name, _)| text.contains(&format!("{name}(")));
+    let apart = unions_apart(text);
     Ok(Unit {
         name: pipeline.name.clone(),
-        query: text.to_string(),
+        views: apart.views,
+        query: apart.query,
         sources: sources.collect(),
         sink: columns(&Pipeline::selected_schema(&spec), ""),
         functions: functions.map(|(name, text)| (name.to_string(), text.to_string())).collect(),
@@ -89,7 +91,8 @@ fn source(view: &WindowedView, table: &TableSpec) -> Source {
     }
 }
 
-/// Columns that Arroyo has a type for; a map is none, and no pipeline reads one.
+/// Columns that Arroyo has a type for. A map is none, nor is a date in a connection (0.16: "cannot be used in a connection table"), and no
+/// pipeline reads either.
 fn columns(schema: &SchemaRef, time_column: &str) -> Vec<Column> {
     let column = |field: &std::sync::Arc<arrow::datatypes::Field>| {
         Some(Column {
@@ -120,7 +123,6 @@ fn sql_type(data_type: &DataType) -> Option<&'static str> {
         DataType::Int64 => "BIGINT",
         DataType::Float64 => "DOUBLE",
         DataType::Boolean => "BOOLEAN",
-        DataType::Date32 => "DATE",
         DataType::Binary => "BYTEA",
         DataType::Timestamp(_, _) => "TIMESTAMP",
         DataType::List(inner) if inner.data_type() == &DataType::Utf8 => "TEXT[]",

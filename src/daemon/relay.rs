@@ -11,30 +11,33 @@
 //! after the ends by silence in it are known as well.
 
 use std::collections::BTreeSet;
-use std::ops::{Range, RangeInclusive};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use futures_util::StreamExt;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::cluster::relayed_columns;
 use super::{lake_place, query_limits};
 use crate::clock::Clock;
 use crate::config::{Config, Identity, Role};
-use crate::lake::Lake;
 use crate::lake::tables::{ENDED_SESSIONS, WindowedView};
-use crate::relay::{Relay, RelayError, Settings};
+use crate::lake::{Lake, TimeRange};
+use crate::relay::{Records, Relay, RelayError, Settings};
 use crate::rollup::closed_ms;
-use crate::sql::{MINUTE_MS, view_bounds, view_rows};
+use crate::sql::{MINUTE_MS, minutes_range, view_bounds, view_rows};
 use crate::telemetry::chain;
 use crate::telemetry::health::{HealthPart, SharedHealth};
 
 /// Minutes that one transaction spans at the most: a backlog goes in steps that a kill does not lose.
 const MINUTES_AT_ONCE: i64 = 10;
+
+/// Batches that are read and written as JSON while the one before is handed over: some ten megabytes each.
+const BATCHES_AHEAD: usize = 1;
 
 /// A broker that was away is tried again after this long.
 const RETRY_EVERY: Duration = Duration::from_secs(10);
@@ -119,7 +122,7 @@ async fn relay_while(config: &Config, once: bool, mut stop: watch::Receiver<bool
     }
     let mut opened = None;
     loop {
-        let lake = Lake::open_read_only(lake_place(config)?).await?;
+        let lake = Arc::new(Lake::open_read_only(lake_place(config)?).await?);
         if opened.is_none() {
             let settings = Settings {
                 brokers: brokers.clone(),
@@ -133,8 +136,8 @@ async fn relay_while(config: &Config, once: bool, mut stop: watch::Receiver<bool
         }
         let Some((relay, begun)) = &mut opened else { continue };
         let mut rows = 0;
-        for (view, columns) in relayed_columns() {
-            rows += publish(config, &lake, relay, begun, view, &columns, &stop).await?;
+        for view in relayed_columns() {
+            rows += publish(config, &lake, relay, begun, view, &stop).await?;
         }
         is_well();
         if (once && rows == 0) || *stop.borrow() {
@@ -150,11 +153,10 @@ async fn relay_while(config: &Config, once: bool, mut stop: watch::Receiver<bool
 /// Publishes the next closed minutes of one view; gives the number of rows.
 async fn publish(
     config: &Config,
-    lake: &Lake,
+    lake: &Arc<Lake>,
     relay: &Relay,
     begun: &mut Begun,
-    view: &WindowedView,
-    columns: &[String],
+    (view, columns): (&'static WindowedView, Vec<String>),
     stop: &watch::Receiver<bool>,
 ) -> anyhow::Result<usize> {
     if lake.is_empty(view.table).await? || *stop.borrow() {
@@ -171,28 +173,30 @@ async fn publish(
     let Some(closed) = closed.map(|closed_ms| closed_ms.div_euclid(MINUTE_MS)) else {
         return Ok(0);
     };
-    let Some((first, last)) = view_bounds(lake, view, memory_bytes).await? else {
-        return Ok(0);
-    };
     let has_begun = begun.holds(view.name);
     let Some(from) = tokio::task::block_in_place(|| relay.position(view.name, has_begun))? else {
+        let Some((first, _)) = view_bounds(lake, view, TimeRange::ALL, memory_bytes).await? else {
+            return Ok(0);
+        };
         // Where it begins, before the first row: from then on there is a position.
         tokio::task::block_in_place(|| relay.begin(view.name)?.commit(first.min(closed)))?;
         return Ok(1);
     };
     begun.remember(view.name)?;
-    let Some(minutes) = next_minutes(from, first..=last, closed) else {
+    if from >= closed {
         return Ok(0);
-    };
-    let (until, version) = (minutes.end, lake.version(view.table).await?);
-    let mut transaction = tokio::task::block_in_place(|| relay.begin(view.name))?;
-    for minute in minutes.start..until.min(last + 1) {
-        let mut rows = view_rows(lake, view, columns, minute, memory_bytes).await?;
-        while let Some(batch) = rows.next().await {
-            let batch = batch.map_err(crate::sql::SqlError::from)?;
-            tokio::task::block_in_place(|| transaction.send(&batch, minute, version))?;
-        }
     }
+    let bounds = view_bounds(lake, view, minutes_range(from..closed), memory_bytes).await?;
+    let (minutes, until) = next_minutes(bounds, closed);
+    let version = lake.version(view.table).await?;
+    let mut transaction = tokio::task::block_in_place(|| relay.begin(view.name))?;
+    let (ahead, mut behind) = mpsc::channel(BATCHES_AHEAD);
+    let reading = tokio::spawn(read(Arc::clone(lake), view, columns, minutes, memory_bytes, ahead));
+    while let Some((minute, records)) = behind.recv().await {
+        tokio::task::block_in_place(|| transaction.send(&records, minute, version))?;
+    }
+    // Whoever broke off has read less than there is.
+    reading.await.context("the reading of silver broke off")??;
     let rows = tokio::task::block_in_place(|| transaction.commit(until)).inspect_err(told)?;
     tracing::info!(
         "published {rows} rows of silver.{}, {} minutes behind what has closed",
@@ -203,19 +207,40 @@ async fn publish(
     Ok(rows.max(1))
 }
 
-/// The minutes (epoch minutes) that the next transaction passes over, from a position to what has closed; `None`: there are no more.
-/// `rows` are the minutes of the first row and of the last.
-fn next_minutes(position: i64, rows: RangeInclusive<i64>, closed: i64) -> Option<Range<i64>> {
-    let (first, last) = rows.into_inner();
-    // What has closed before the first row holds none: it is not walked through. It can be years, for a watermark begins at the
-    // earliest time there may be, and so may the position.
-    let from = position.max(first.min(closed));
-    // Behind the last row there is nothing to ask for; the position goes on, for brokers forget old ones.
-    let until = match from > last {
-        true => closed,
-        false => closed.min(last + 1).min(from + MINUTES_AT_ONCE),
-    };
-    (from < until).then_some(from..until)
+/// Reads minutes and makes records of them, ahead of their sending.
+async fn read(
+    lake: Arc<Lake>,
+    view: &'static WindowedView,
+    columns: Vec<String>,
+    minutes: Range<i64>,
+    memory_bytes: usize,
+    ahead: mpsc::Sender<(i64, Records)>,
+) -> anyhow::Result<()> {
+    for minute in minutes {
+        let mut rows = view_rows(&lake, view, &columns, minute, memory_bytes).await?;
+        while let Some(batch) = rows.next().await {
+            let records = Records::of(&batch.map_err(crate::sql::SqlError::from)?)
+                .with_context(|| format!("a row of silver.{} cannot be put into JSON", view.name))?;
+            if ahead.send((minute, records)).await.is_err() {
+                // The transaction was given up.
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What the next transaction publishes, and the position after it, in epoch minutes. `bounds` are the minutes of the first and of
+/// the last row between the position and what has closed.
+///
+/// Minutes without rows are passed over at once: they can be years, for a watermark begins at the earliest time there may be, and so
+/// may the position. It goes on where there is nothing to publish, for brokers forget old ones.
+fn next_minutes(bounds: Option<(i64, i64)>, closed: i64) -> (Range<i64>, i64) {
+    match bounds {
+        Some((first, last)) if last >= first + MINUTES_AT_ONCE => (first..first + MINUTES_AT_ONCE, first + MINUTES_AT_ONCE),
+        Some((first, last)) => (first..last + 1, closed),
+        None => (closed..closed, closed),
+    }
 }
 
 /// Which views of this lake have been begun: there is a position of each at the broker, or was.
@@ -269,40 +294,23 @@ fn told(error: &RelayError) {
 mod tests {
     use super::*;
 
-    /// 2026-07-22 and 2010-01-01, epoch minutes.
     const TODAY: i64 = 29_745_000;
-    const EARLIEST: i64 = 21_038_400;
-
-    /// Transactions until there is nothing more to publish.
-    fn steps(mut position: i64, rows: RangeInclusive<i64>, closed: i64) -> Vec<Range<i64>> {
-        let mut steps = Vec::new();
-        while let Some(minutes) = next_minutes(position, rows.clone(), closed) {
-            assert!(steps.len() < 100, "it walks through {steps:?}");
-            position = minutes.end;
-            steps.push(minutes);
-        }
-        steps
-    }
 
     #[test]
-    fn years_before_the_first_row_are_not_walked_through() {
-        assert_eq!(
-            steps(EARLIEST, TODAY..=TODAY + 1, TODAY + 5),
-            [TODAY..TODAY + 2, TODAY + 2..TODAY + 5]
-        );
-    }
-
-    #[test]
-    fn a_backlog_goes_in_steps_and_what_has_not_closed_waits() {
+    fn a_backlog_goes_in_steps_and_the_last_one_goes_up_to_what_has_closed() {
         let closed = TODAY + 15;
-        assert_eq!(steps(TODAY, TODAY..=TODAY + 30, closed), [TODAY..TODAY + 10, TODAY + 10..closed]);
-        assert_eq!(steps(closed, TODAY..=TODAY + 30, closed), []);
+        assert_eq!(next_minutes(Some((TODAY, TODAY + 12)), closed), (TODAY..TODAY + 10, TODAY + 10));
+        assert_eq!(
+            next_minutes(Some((TODAY + 10, TODAY + 12)), closed),
+            (TODAY + 10..TODAY + 13, closed)
+        );
+        assert_eq!(next_minutes(Some((TODAY, TODAY + 10)), closed), (TODAY..TODAY + 10, TODAY + 10));
+        assert_eq!(next_minutes(Some((TODAY, TODAY + 9)), closed), (TODAY..TODAY + 10, closed));
     }
 
     #[test]
-    fn rows_that_have_not_closed_are_not_passed_over() {
-        assert_eq!(steps(EARLIEST, TODAY..=TODAY, EARLIEST), []);
-        assert_eq!(steps(EARLIEST, TODAY..=TODAY, EARLIEST + 3), []);
-        assert_eq!(steps(EARLIEST + 3, TODAY..=TODAY, TODAY), []);
+    fn where_there_are_no_rows_the_position_goes_on() {
+        let (minutes, until) = next_minutes(None, TODAY);
+        assert_eq!((minutes.count(), until), (0, TODAY));
     }
 }

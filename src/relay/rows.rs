@@ -2,29 +2,40 @@
 //!
 //! Invariant: NULL is left out; times are RFC 3339 in UTC.
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::error::ArrowError;
 use arrow::json::LineDelimitedWriter;
 
 /// What a row goes by, the first of these that it has.
 const KEYS: [&str; 3] = ["session_key", "session_id", "event_id"];
 
-/// The rows, a line each.
-pub(super) fn lines(batch: &RecordBatch) -> Result<String, ArrowError> {
-    let mut writer = LineDelimitedWriter::new(Vec::new());
-    writer.write(batch)?;
-    writer.finish()?;
-    String::from_utf8(writer.into_inner()).map_err(|error| ArrowError::JsonError(error.to_string()))
+/// Rows on their way to a topic.
+pub struct Records {
+    /// A line each.
+    lines: String,
+    keys: Vec<ArrayRef>,
 }
 
-/// Each line with its key.
-pub(super) fn records<'a>(lines: &'a str, batch: &RecordBatch) -> impl Iterator<Item = (&'a str, String)> {
-    let columns: Vec<_> = KEYS.iter().filter_map(|name| batch.column_by_name(name).cloned()).collect();
-    lines.lines().enumerate().map(move |(row, line)| {
-        let known = columns.iter().find(|column| !column.is_null(row));
-        let key = known.and_then(|column| text(column.as_ref(), row));
-        (line, key.unwrap_or_default())
-    })
+impl Records {
+    /// # Errors
+    /// A column that JSON cannot hold.
+    pub fn of(batch: &RecordBatch) -> Result<Records, ArrowError> {
+        let mut writer = LineDelimitedWriter::new(Vec::new());
+        writer.write(batch)?;
+        writer.finish()?;
+        let lines = String::from_utf8(writer.into_inner()).map_err(|error| ArrowError::JsonError(error.to_string()))?;
+        let keys = KEYS.iter().filter_map(|name| batch.column_by_name(name).cloned()).collect();
+        Ok(Records { lines, keys })
+    }
+
+    /// Each line with its key.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, String)> {
+        self.lines.lines().enumerate().map(|(row, line)| {
+            let known = self.keys.iter().find(|column| !column.is_null(row));
+            let key = known.and_then(|column| text(column.as_ref(), row));
+            (line, key.unwrap_or_default())
+        })
+    }
 }
 
 fn text(column: &dyn Array, row: usize) -> Option<String> {
@@ -37,7 +48,7 @@ fn text(column: &dyn Array, row: usize) -> Option<String> {
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::{ArrayRef, Int64Array, StringArray, TimestampMicrosecondArray};
+    use arrow::array::{Int64Array, StringArray, TimestampMicrosecondArray};
 
     use super::*;
 
@@ -51,8 +62,8 @@ mod tests {
             ("n", Arc::new(Int64Array::from(vec![Some(7), None]))),
         ];
         let batch = RecordBatch::try_from_iter(columns).unwrap();
-        let lines = lines(&batch).unwrap();
-        let told: Vec<String> = records(&lines, &batch).map(|(line, key)| format!("{key} {line}")).collect();
+        let records = Records::of(&batch).unwrap();
+        let told: Vec<String> = records.iter().map(|(line, key)| format!("{key} {line}")).collect();
         assert_eq!(
             told[0],
             r#"s1 {"event_id":"e1","event_ts":"2026-01-01T00:00:00Z","session_key":"s1","n":7}"#

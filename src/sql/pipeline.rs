@@ -9,6 +9,7 @@
 
 mod dialect;
 mod roll_up;
+mod unions;
 mod windows;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +30,7 @@ use sha2::{Digest, Sha256};
 use crate::event::schema::timestamp_type;
 use crate::lake::tables::{PARTITION_COLUMN, TableSpec, WINDOWED_VIEWS};
 use roll_up::RollUp;
+pub use unions::{UnionsApart, unions_apart};
 use windows::{Window, interval_minutes};
 
 /// The hidden event-time column of every windowed view.

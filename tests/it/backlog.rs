@@ -10,7 +10,7 @@ use chrono::DateTime;
 
 use crate::audience::received;
 use crate::daemon::{Daemon, OwnLog};
-use crate::kafka::{self, PARTITIONS, TOPIC};
+use crate::kafka::{self, PARTITIONS, Sender, TOPIC};
 use crate::services;
 use crate::support::{Bench, simulate};
 
@@ -119,13 +119,14 @@ fn backlog_or_not_what_is_sent_can_be_asked_for_soon() {
     );
     let mut daemon = Daemon::start(&bench, &settings);
     let log = daemon.own_log();
+    let sender = Sender::to(&broker);
     // The group has come together, and what a first epoch costs is paid.
-    kafka::send(&broker, TOPIC, &lines[..EVENTS_A_TURN], PARTITIONS);
+    sender.send(TOPIC, &lines[..EVENTS_A_TURN], PARTITIONS);
     wait_until_carried(&mut daemon, &log, EVENTS_A_TURN);
     let mut sent = Vec::new();
     for turn in lines[EVENTS_A_TURN..].chunks(EVENTS_A_TURN) {
         let began = Instant::now();
-        kafka::send(&broker, TOPIC, turn, PARTITIONS);
+        sender.send(TOPIC, turn, PARTITIONS);
         sent.push((now(), turn.len()));
         std::thread::sleep(TURN.saturating_sub(began.elapsed()));
     }

@@ -21,21 +21,35 @@ const FLUSH: Duration = Duration::from_secs(60);
 
 /// Sends lines to the partitions by their session, in order.
 pub fn send(broker: &Service, topic: &str, lines: &[String], partitions: u32) {
-    let producer: BaseProducer = ClientConfig::new()
-        .set("bootstrap.servers", broker.address())
-        .set("enable.idempotence", "true")
-        .create()
-        .expect("a producer needs no broker to be made");
-    for line in lines {
-        let session = session_of(line);
-        let partition = i32::try_from(number_of(&session) % u64::from(partitions)).expect("a few");
-        let mut record = BaseRecord::to(topic).partition(partition).key(&session).payload(line);
-        while let Err((_, returned)) = producer.send(record) {
-            producer.poll(Duration::from_millis(50));
-            record = returned;
-        }
+    Sender::to(broker).send(topic, lines, partitions);
+}
+
+/// A producer that stays: a new one takes half a second until its first record is there.
+pub struct Sender(BaseProducer);
+
+impl Sender {
+    pub fn to(broker: &Service) -> Sender {
+        let producer = ClientConfig::new()
+            .set("bootstrap.servers", broker.address())
+            .set("enable.idempotence", "true")
+            .create()
+            .expect("a producer needs no broker to be made");
+        Sender(producer)
     }
-    producer.flush(FLUSH).expect("the broker takes everything");
+
+    /// Returns when the broker has them.
+    pub fn send(&self, topic: &str, lines: &[String], partitions: u32) {
+        for line in lines {
+            let session = session_of(line);
+            let partition = i32::try_from(number_of(&session) % u64::from(partitions)).expect("a few");
+            let mut record = BaseRecord::to(topic).partition(partition).key(&session).payload(line);
+            while let Err((_, returned)) = self.0.send(record) {
+                self.0.poll(Duration::from_millis(50));
+                record = returned;
+            }
+        }
+        self.0.flush(FLUSH).expect("the broker takes everything");
+    }
 }
 
 fn session_of(line: &str) -> String {

@@ -1,9 +1,10 @@
 //! Silver in Kafka: every row of the closed minutes once, whatever was killed when.
 //!
-//! Skipped where no broker can be started (`tests/services/service kafka available` says how).
+//! Skipped where no broker can be started (`tests/services/service kafka available` says how). The speed is printed and not
+//! judged: `PLAYHEAD_RELAY=40000 cargo test --release --locked every_closed_row -- --nocapture` takes so many sessions.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -29,16 +30,31 @@ pub const VIEWS: [(&str, &str, &str, &str); 6] = [
 const QUIET: Duration = Duration::from_secs(3);
 /// Unless `PLAYHEAD_KILLS` says otherwise.
 const KILLS: usize = 20;
+/// Unless `PLAYHEAD_RELAY` says otherwise.
+const SESSIONS: usize = 400;
 
-fn bench(broker: &Service) -> (Bench, String) {
+#[allow(clippy::disallowed_methods)] // Tests have no settings; the variable is documented above.
+fn sessions() -> usize {
+    let wanted = std::env::var("PLAYHEAD_RELAY").ok();
+    wanted.map_or(SESSIONS, |wanted| wanted.parse().expect("a whole number"))
+}
+
+fn bench(broker: &Service, sessions: usize) -> (Bench, String) {
     let bench = Bench::new();
-    let day = simulate(&bench, &["--seed", "3", "--sessions", "400", "--minutes", "30", "--incident"]);
+    let sessions = sessions.to_string();
+    let day = simulate(&bench, &["--seed", "3", "--sessions", &sessions, "--minutes", "30", "--incident"]);
     bench.ingest(&[&day.join("player.ndjson"), &day.join("cdn.tsv")]);
+    let settings = settings(broker, &bench);
+    (bench, settings)
+}
+
+/// Makes the topics too.
+fn settings(broker: &Service, bench: &Bench) -> String {
     for (view, ..) in VIEWS {
         broker.create_topic(&format!("playhead.silver.{view}"), PARTITIONS, &[]);
     }
     let settings = bench.write("relay.yaml", format!("relay: {{brokers: \"{}\"}}\n", broker.address()));
-    (bench, settings.display().to_string())
+    settings.display().to_string()
 }
 
 /// Records of a topic that were committed: partition, key, minute, content.
@@ -106,13 +122,23 @@ pub fn check(bench: &Bench, broker: &Service) {
     }
 }
 
+/// Rows that one transaction brought, where a line of the log tells them.
+fn rows_told(line: &str) -> Option<usize> {
+    let (_, rest) = line.split_once("published ")?;
+    rest.split_whitespace().next()?.parse().ok()
+}
+
 #[test]
 fn every_closed_row_is_published_once() {
     let Some(broker) = services::start("kafka") else { return };
-    let (bench, settings) = bench(&broker);
+    let (bench, settings) = bench(&broker, sessions());
     for _ in 0..2 {
+        let began = Instant::now();
         let output = bench.run(&["relay", "--once", "--settings", &settings]);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let (log, seconds) = (String::from_utf8_lossy(&output.stderr), began.elapsed().as_secs_f64());
+        assert!(output.status.success(), "{log}");
+        let published: usize = log.lines().filter_map(rows_told).sum();
+        println!("{published} rows in {seconds:.1} s: {:.0} a second", published as f64 / seconds);
         check(&bench, &broker);
     }
     // Who falls silent is known to have ended only later.
@@ -124,9 +150,26 @@ fn every_closed_row_is_published_once() {
 }
 
 #[test]
+fn a_month_without_rows_is_passed_over_at_once() {
+    let Some(broker) = services::start("kafka") else { return };
+    let bench = Bench::new();
+    for (seed, start) in [("4", "1767225600"), ("5", "1769817600")] {
+        let day = simulate(&bench, &["--seed", seed, "--sessions", "40", "--minutes", "5", "--start", start]);
+        bench.ingest(&[&day.join("player.ndjson"), &day.join("cdn.tsv")]);
+    }
+    let output = bench.run(&["relay", "--once", "--settings", &settings(&broker, &bench)]);
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{log}");
+    check(&bench, &broker);
+    // Ten minutes of rows at each end of the month, and the beginning, of each view: not a step for each ten minutes of it.
+    let transactions = log.lines().filter_map(rows_told).count();
+    assert!((2..10 * VIEWS.len()).contains(&transactions), "{transactions} transactions");
+}
+
+#[test]
 fn killed_at_any_moment_no_row_is_lost_or_doubled() {
     let Some(broker) = services::start("kafka") else { return };
-    let (bench, settings) = bench(&broker);
+    let (bench, settings) = bench(&broker, SESSIONS);
     for kill in 0..Kills::from_environment(KILLS).count {
         let mut relay = bench
             .command(&["relay", "--settings", &settings])

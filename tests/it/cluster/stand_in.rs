@@ -101,6 +101,12 @@ fn decoded(table: &str, mut rows: Vec<Value>) -> RecordBatch {
             row[map.name()] = Value::Object(serde_json::Map::new());
         }
     }
+    // Nor have dates: the day is that of the row's own time.
+    let (_, _, time, _) = VIEWS.iter().find(|(_, of, ..)| *of == table).expect("it is relayed");
+    for row in &mut rows {
+        let day = row[time].as_str().and_then(|time| time.get(..10)).map(str::to_owned);
+        row["event_date"] = Value::from(day.expect("a time begins with its day"));
+    }
     let fields: Vec<Field> = spec
         .schema
         .fields()
