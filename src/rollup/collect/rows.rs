@@ -6,11 +6,13 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use arrow::json::ReaderBuilder;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
@@ -168,7 +170,8 @@ fn object(record: Option<&[u8]>) -> Result<&[u8], Reject> {
 
 /// Columns that a record lacks are NULL, one that the schema lacks is an error.
 fn decode(schema: &SchemaRef, records: &[&[u8]]) -> Result<RecordBatch, ArrowError> {
-    let mut decoder = ReaderBuilder::new(Arc::clone(schema))
+    let written = Arc::new(as_written(schema));
+    let mut decoder = ReaderBuilder::new(Arc::clone(&written))
         .with_batch_size(records.len().max(1))
         .with_strict_mode(true)
         .build_decoder()?;
@@ -176,11 +179,38 @@ fn decode(schema: &SchemaRef, records: &[&[u8]]) -> Result<RecordBatch, ArrowErr
         decoder.decode(record)?;
         decoder.decode(b"\n")?;
     }
-    let batch = decoder.flush()?.unwrap_or_else(|| RecordBatch::new_empty(Arc::clone(schema)));
-    match batch.num_rows() == records.len() {
-        true => Ok(batch),
-        false => Err(ArrowError::JsonError("records and rows differ in number".to_owned())),
+    let batch = decoder.flush()?.unwrap_or_else(|| RecordBatch::new_empty(written));
+    if batch.num_rows() != records.len() {
+        return Err(ArrowError::JsonError("records and rows differ in number".to_owned()));
     }
+    let columns = batch
+        .columns()
+        .iter()
+        .zip(schema.fields())
+        .map(|(column, field)| match field.data_type() {
+            DataType::Binary => bytes_of(column),
+            _ => Ok(Arc::clone(column)),
+        });
+    RecordBatch::try_new(Arc::clone(schema), columns.collect::<Result<_, ArrowError>>()?)
+}
+
+/// Bytes are base64 in Arroyo's JSON (its `arroyo-formats`, `BinaryEncoder`); arrow's own reader takes them for hex.
+fn as_written(schema: &SchemaRef) -> Schema {
+    let written = |field: &Arc<Field>| match field.data_type() {
+        DataType::Binary => Arc::new(field.as_ref().clone().with_data_type(DataType::Utf8)),
+        _ => Arc::clone(field),
+    };
+    Schema::new(schema.fields().iter().map(written).collect::<Vec<_>>())
+}
+
+fn bytes_of(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    let decoded = |text: &str| {
+        BASE64_STANDARD
+            .decode(text)
+            .map_err(|error| ArrowError::JsonError(error.to_string()))
+    };
+    let bytes = column.as_string::<i32>().iter().map(|text| text.map(decoded).transpose());
+    Ok(Arc::new(bytes.collect::<Result<BinaryArray, ArrowError>>()?))
 }
 
 fn reject(reason: RejectReason, detail: &str) -> Reject {
@@ -236,13 +266,13 @@ mod tests {
     fn what_arroyo_writes_is_a_row() {
         check(
             Some(&row(
-                r#","cdn":"a","requests":7,"share":0.5,"sketch":"00ff","playhead_window":"x","playhead_text":"y""#,
+                r#","cdn":"a","requests":7,"share":0.5,"sketch":"AP8=","playhead_window":"x","playhead_text":"y""#,
             )),
             Ok(()),
         );
         check(Some(&row(r#","cdn":null"#)), Ok(()));
         let read = shape()
-            .read(&[Some(row(r#","sketch":"00FF","share":3"#).as_bytes())], NOW_MS)
+            .read(&[Some(row(r#","sketch":"AP8=","share":3"#).as_bytes())], NOW_MS)
             .unwrap();
         assert_eq!(read.batch["sketch"].as_binary::<i32>().value(0), [0, 255]);
     }
@@ -261,7 +291,7 @@ mod tests {
             Err((RejectReason::BadValue, "requests is no Int64")),
         );
         check(
-            Some(&row(r#","sketch":"zz""#)),
+            Some(&row(r#","sketch":"0102:""#)),
             Err((RejectReason::BadValue, "sketch is no Binary")),
         );
         check(Some(&row(r#","more":1"#)), Err((RejectReason::WrongColumnCount, "the table lacks")));

@@ -11,6 +11,8 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::json::ReaderBuilder;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use playhead::builtin::PIPELINES;
 use playhead::clock::SystemClock;
 use playhead::lake::place::Place;
@@ -47,16 +49,30 @@ pub fn compute(broker: &Service, tables: &[String], until_s: i64) -> BTreeMap<St
     counts
 }
 
-/// A row as Arroyo writes it: the columns of the SELECT, its window as key, and the text that made it.
+/// A row as Arroyo writes it: the columns of the SELECT, bytes as base64, its window as key, and the text that made it.
 fn result(mut row: Value) -> (String, String) {
     let columns = row.as_object_mut().expect("a row is an object");
     for ours in ["event_date", "pipeline_hash", "silver_versions", "is_final"] {
         columns.remove(ours);
     }
+    for (name, value) in columns.iter_mut() {
+        if let (true, Some(hex)) = (name.ends_with("_sketch"), value.as_str()) {
+            *value = Value::from(base64_of(hex));
+        }
+    }
     let key = columns["window_start"].as_str().expect("a time").to_string();
     columns.insert("playhead_window".to_string(), Value::from(key.as_str()));
     columns.insert("playhead_text".to_string(), Value::from(TEXT));
     (key, row.to_string())
+}
+
+fn base64_of(hex: &str) -> String {
+    let digits: Vec<u8> = hex
+        .chars()
+        .map(|digit| u8::try_from(digit.to_digit(16).expect("a digit")).expect("small"))
+        .collect();
+    let bytes: Vec<u8> = digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect();
+    BASE64_STANDARD.encode(bytes)
 }
 
 /// Rows by silver table; a session is relayed under each of its times, and is one row.
