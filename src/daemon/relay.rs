@@ -33,7 +33,7 @@ use crate::sql::{MINUTE_MS, minutes_range, view_bounds, view_rows};
 use crate::telemetry::chain;
 use crate::telemetry::health::{HealthPart, SharedHealth};
 
-/// Minutes that one transaction spans at the most: a backlog goes in steps that a kill does not lose.
+/// Minutes with rows that one transaction spans at the most: a backlog goes in steps that a kill does not lose.
 const MINUTES_AT_ONCE: i64 = 10;
 
 /// Batches that are read and written as JSON while the one before is handed over: some ten megabytes each.
