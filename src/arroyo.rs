@@ -168,6 +168,16 @@ mod tests {
     }
 
     #[test]
+    fn what_the_query_reads_by_name_stands_before_it_and_is_part_of_the_fingerprint() {
+        let plain = unit(QUERY);
+        let views = vec![("facts".to_string(), "SELECT 1 UNION ALL SELECT 2".to_string())];
+        let program = Program::new(&Unit { views, ..plain.clone() }, &settings());
+        let view = "CREATE VIEW facts AS\nSELECT 1 UNION ALL SELECT 2;\n\nINSERT INTO gold_cdn_1m\n";
+        assert!(program.text.contains(view), "{}", program.text);
+        assert_ne!(program.fingerprint, Program::new(&plain, &settings()).fingerprint);
+    }
+
+    #[test]
     fn a_source_is_declared_under_both_of_its_names_with_its_watermark() {
         let program = Program::new(&unit(QUERY), &settings());
         for name in ["silver.cdn_requests", "cdn_requests"] {
