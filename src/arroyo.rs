@@ -101,7 +101,7 @@ impl Program {
         }
         let digits: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         let fingerprint = digits[..FINGERPRINT_DIGITS].to_string();
-        // The consumer group is named by the text: another text reads the topics from their beginning.
+        // The consumer group is named by the text, for its progress is another one.
         let head = text::declarations(unit, settings, &fingerprint);
         Program {
             name: unit.name.clone(),

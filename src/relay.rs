@@ -51,6 +51,8 @@ pub struct Settings {
     /// Tells the lake, so that two lakes keep apart.
     pub lake: String,
     pub properties: BTreeMap<String, String>,
+    /// Of each source of Arroyo's that reads the topics.
+    pub subtasks: u64,
 }
 
 /// What keeps rows from being published.
@@ -69,6 +71,12 @@ pub enum RelayError {
          offsets.retention.minutes); delete the topic to have it published anew"
     )]
     PositionLost { topic: String, group: String },
+    #[error(
+        "{topic} has {partitions} partitions and arroyo.parallelism is {subtasks}: a subtask of Arroyo that reads two of them would take rows \
+         of one for late by rows of the other, and drop them silently; set arroyo.parallelism to {partitions}, here and where the \
+         pipelines are deployed, or make the topics of silver anew with {subtasks}"
+    )]
+    TooManyPartitions { topic: String, partitions: u64, subtasks: u64 },
 }
 
 fn kafka(act: &'static str) -> impl Fn(KafkaError) -> RelayError {
@@ -93,6 +101,7 @@ pub struct Relay {
     positions: BaseConsumer,
     group: String,
     topics: String,
+    subtasks: u64,
 }
 
 impl Relay {
@@ -130,7 +139,29 @@ impl Relay {
             positions,
             group: name,
             topics: settings.topics.clone(),
+            subtasks: settings.subtasks,
         })
+    }
+
+    /// Arroyo keeps a watermark for each subtask, so none may read two partitions of a topic: rows come to it one partition after
+    /// the other. A topic that is not there yet has none.
+    ///
+    /// # Errors
+    /// A view's topic has more partitions than there are subtasks, or the broker does not tell.
+    pub fn check_partitions(&self, view: &str) -> Result<(), RelayError> {
+        let topic = self.topic(view);
+        let metadata = self.positions.fetch_metadata(Some(&topic), PATIENCE);
+        let metadata = metadata.map_err(kafka("look at a topic"))?;
+        let partitions: usize = metadata.topics().iter().map(|topic| topic.partitions().len()).sum();
+        let partitions = partitions as u64;
+        match partitions > self.subtasks {
+            true => Err(RelayError::TooManyPartitions {
+                topic,
+                partitions,
+                subtasks: self.subtasks,
+            }),
+            false => Ok(()),
+        }
     }
 
     fn topic(&self, view: &str) -> String {

@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
-# Creates every topic of a cluster that is not there yet. BROKERS, PARTITIONS and REPLICAS come from the environment.
+# Creates every topic of a cluster that is not there yet. BROKERS, PARTITIONS, SILVER_PARTITIONS and REPLICAS come from
+# the environment.
 #
-# The six topics of silver have one number of partitions: a session has the same one in all of them. Rows are kept for a
-# week: that is how far back a changed pipeline is computed anew.
+# PARTITIONS is how many ingest daemons there can be. SILVER_PARTITIONS is one number for the six topics of silver (a session
+# has the same one in all of them) and not more than arroyo.parallelism (a subtask that reads two takes rows for late). Rows
+# are kept for a week: that is how far back a changed pipeline is computed anew. Results are stamped by the broker: Arroyo
+# stamps them with their window, and those of a window a week ago would be deleted before they are collected.
 set -euo pipefail
 
 silver="player_events playback_intervals playback_sessions ended_sessions failed_sessions cdn_requests"
@@ -10,9 +13,9 @@ gold="audience_1m cdn_1m cdn_objects_1m concurrency_1m ended_1m errors_1m latenc
 
 create() {
   /opt/kafka/bin/kafka-topics.sh --bootstrap-server "$BROKERS" --create --if-not-exists --topic "$1" \
-    --partitions "$PARTITIONS" --replication-factor "$REPLICAS" --config retention.ms=604800000
+    --partitions "$2" --replication-factor "$REPLICAS" --config retention.ms=604800000 --config "message.timestamp.type=$3"
 }
 
-create player-events
-for name in $silver; do create "playhead.silver.$name"; done
-for name in $gold; do create "playhead.gold.$name"; done
+create player-events "$PARTITIONS" CreateTime
+for name in $silver; do create "playhead.silver.$name" "$SILVER_PARTITIONS" CreateTime; done
+for name in $gold; do create "playhead.gold.$name" "$SILVER_PARTITIONS" LogAppendTime; done

@@ -44,6 +44,7 @@ pub struct Cluster {
     client: Client,
     base: String,
     token: Option<String>,
+    stop_within: Duration,
 }
 
 /// A pipeline on the cluster.
@@ -175,12 +176,18 @@ fn functions(program: &Program) -> Value {
 }
 
 impl Cluster {
-    pub fn new(api: &str, token: Option<String>) -> Cluster {
+    pub fn new(api: &str, token: Option<String>, stop_within: Duration) -> Cluster {
         Cluster {
             client: Client::new(),
             base: format!("{}/api/v1", api.trim_end_matches('/')),
             token,
+            stop_within,
         }
+    }
+
+    /// How long a pipeline may take for its last checkpoint.
+    pub fn stop_within(&self) -> Duration {
+        self.stop_within
     }
 
     /// What is wrong with a function, as its compiler says it.

@@ -16,8 +16,8 @@ use serde_json::json;
 use super::Program;
 use super::cluster::{Cluster, ClusterError, FINGERPRINT_TAG, Pipeline};
 
-/// A pipeline is asked whether it has stopped this often, at most: two minutes.
-const STOP_ASKED_MAX: u32 = 240;
+/// Arroyo asks a worker that is gone ten times, in pauses that double, before it counts its job as failed: four minutes.
+const STOPS_AT_ONCE_WITHIN: Duration = Duration::from_secs(300);
 const STOP_ASKED_EVERY: Duration = Duration::from_millis(500);
 
 /// What becomes of one pipeline.
@@ -59,7 +59,7 @@ pub enum DeployError {
     Cluster(#[from] ClusterError),
     #[error("Arroyo does not take {}: {}; nothing was changed", .0.name, .0.errors.join("; "))]
     Invalid(Invalid),
-    #[error("{pipeline} did not stop within two minutes, its state is {state}; look at it in Arroyo's console and deploy again")]
+    #[error("{pipeline} did not stop, its state is {state}; look at it in Arroyo's console and deploy again")]
     StillRunning { pipeline: String, state: String },
     #[error("{cause}; what was created was taken back and what was stopped runs again")]
     RolledBack { cause: Box<DeployError> },
@@ -157,14 +157,14 @@ async fn carry(cluster: &Cluster, change: &Change, done: &mut Done) -> Result<()
         Change::Replace(program, old) => {
             for pipeline in old {
                 done.stopped.push(pipeline.clone());
-                stop(cluster, pipeline, "checkpoint").await?;
+                stop(cluster, pipeline).await?;
             }
             done.created.push(cluster.create(program).await?);
             done.replaced.extend(old.iter().cloned());
         }
         Change::Widen(program, pipeline) => {
             done.stopped.push(pipeline.clone());
-            stop(cluster, pipeline, "checkpoint").await?;
+            stop(cluster, pipeline).await?;
             let interval = program.checkpoint_every_ms.saturating_mul(1000);
             let wider = json!({"parallelism": program.parallelism, "checkpoint_interval_micros": interval, "stop": "none"});
             cluster.change(pipeline, &wider).await?;
@@ -175,11 +175,25 @@ async fn carry(cluster: &Cluster, change: &Change, done: &mut Done) -> Result<()
     Ok(())
 }
 
+/// Stops a pipeline with a last checkpoint, or without: a worker that crashes on its way out (a batch of a function's outlives
+/// the function's library in 0.16) leaves its job waiting for that checkpoint for ever. The newest whole one counts then.
+async fn stop(cluster: &Cluster, pipeline: &Pipeline) -> Result<(), DeployError> {
+    match stop_by(cluster, pipeline, "checkpoint", cluster.stop_within()).await {
+        Err(DeployError::StillRunning { .. }) => stop_at_once(cluster, pipeline).await,
+        other => other,
+    }
+}
+
+async fn stop_at_once(cluster: &Cluster, pipeline: &Pipeline) -> Result<(), DeployError> {
+    stop_by(cluster, pipeline, "immediate", STOPS_AT_ONCE_WITHIN).await
+}
+
 /// Asks a pipeline to stop and waits until its jobs have.
-async fn stop(cluster: &Cluster, pipeline: &Pipeline, how: &str) -> Result<(), DeployError> {
+async fn stop_by(cluster: &Cluster, pipeline: &Pipeline, how: &str, within: Duration) -> Result<(), DeployError> {
     cluster.change(pipeline, &json!({"stop": how})).await?;
     let mut state = String::new();
-    for _ in 0..STOP_ASKED_MAX {
+    let asked_max = within.as_millis() / STOP_ASKED_EVERY.as_millis();
+    for _ in 0..asked_max {
         let jobs = cluster.jobs(pipeline).await?;
         let running = jobs
             .iter()
@@ -198,7 +212,7 @@ async fn stop(cluster: &Cluster, pipeline: &Pipeline, how: &str) -> Result<(), D
 async fn take_back(cluster: &Cluster, done: Done, cause: DeployError) -> DeployError {
     let mut left = Vec::new();
     for pipeline in done.created.iter().rev() {
-        let gone = match stop(cluster, pipeline, "immediate").await {
+        let gone = match stop_at_once(cluster, pipeline).await {
             Ok(()) => cluster.delete(pipeline).await.map_err(DeployError::from),
             Err(error) => Err(error),
         };

@@ -54,7 +54,10 @@ fn declare_source(text: &mut String, name: &str, source: &Source, unit: &Unit, s
             ("topic", &format!("{}.silver.{}", settings.topics, source.name)),
             ("format", "json"),
             ("bad_data", "fail"),
-            ("'source.offset'", "group"),
+            // Without a checkpoint nothing is known of open windows, so all that the topic holds is read: from the group's
+            // offset on, or by its default from now on, the first windows would be computed of a part of their rows.
+            ("'source.offset'", "earliest"),
+            // Tells tools how far it has come, and no more.
             ("'source.group_id'", &format!("{}-{}-{fingerprint}", settings.topics, unit.name)),
             // The relay writes in transactions.
             ("'source.read_mode'", "read_committed"),

@@ -74,7 +74,7 @@ fn ready(settings: &SettingsArgs) -> anyhow::Result<Config> {
 }
 
 fn cluster(config: &Config) -> Cluster {
-    Cluster::new(&config.arroyo.api, config.arroyo.token.clone())
+    Cluster::new(&config.arroyo.api, config.arroyo.token.clone(), config.arroyo.stop_within)
 }
 
 fn programs(portable: &Portable) -> Vec<Program> {

@@ -42,6 +42,7 @@ pub struct Arroyo {
     pub topics: String,
     pub parallelism: u64,
     pub checkpoint_every: Duration,
+    pub stop_within: Duration,
 }
 
 impl fmt::Debug for Arroyo {
@@ -54,6 +55,8 @@ impl fmt::Debug for Arroyo {
     }
 }
 
+/// State of a day's windows on a slow bucket takes minutes.
+const STOP_WITHIN: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 /// As `windows.lateness`; a whole day of results is never waited for.
 const SETTLE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(24 * 3600);
 /// Three heartbeats of the slowest player are minutes; nobody wants to wait for an hour.
@@ -138,6 +141,7 @@ pub(super) fn arroyo(written: file::ArroyoFile, checks: &mut Checks) -> Arroyo {
             Duration::from_secs(10),
             CHECKPOINT_EVERY,
         ),
+        stop_within: checks.span("arroyo.stop_within", written.stop_within, Duration::from_secs(60), STOP_WITHIN),
     }
 }
 

@@ -363,6 +363,7 @@ pub struct ArroyoFile {
     pub topics: Option<String>,
     pub parallelism: Option<u64>,
     pub checkpoint_every: Option<Span>,
+    pub stop_within: Option<Span>,
 }
 
 impl fmt::Debug for ArroyoFile {

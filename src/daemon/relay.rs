@@ -129,8 +129,12 @@ async fn relay_while(config: &Config, once: bool, mut stop: watch::Receiver<bool
                 topics: config.arroyo.topics.clone(),
                 lake: lake.id().await?,
                 properties: config.relay.properties.clone(),
+                subtasks: config.arroyo.parallelism,
             };
             let relay = tokio::task::block_in_place(|| Relay::open(&settings))?;
+            for (view, _) in relayed_columns() {
+                tokio::task::block_in_place(|| relay.check_partitions(view.name))?;
+            }
             let begun = Begun::read(config, relay.group())?;
             opened = Some((relay, begun));
         }

@@ -152,13 +152,20 @@ fn two_ingest_daemons_and_one_collector_give_the_gold_of_one_daemon() {
     assert!(collector.stop().success());
 }
 
+fn relay_settings(broker: &Service) -> String {
+    format!(
+        "relay: {{brokers: \"{}\"}}\narroyo: {{parallelism: {PARTITIONS}}}\n",
+        broker.address()
+    )
+}
+
 /// Publishes what both lakes hold, one after the other, into the same topics.
 fn relay_all(broker: &Service, benches: &[Bench]) {
     for (view, ..) in VIEWS {
         broker.create_topic(&format!("playhead.silver.{view}"), PARTITIONS, &[]);
     }
     for bench in benches {
-        let settings = bench.write("relay.yaml", format!("relay: {{brokers: \"{}\"}}\n", broker.address()));
+        let settings = bench.write("relay.yaml", relay_settings(broker));
         // Twice: the second time there is nothing to publish, and rows of another lake in the topics are no reason to stop.
         for _ in 0..2 {
             let output = bench.run(&["relay", "--once", "--settings", settings.to_str().expect("a plain path")]);
@@ -177,7 +184,7 @@ fn a_daemon_in_the_role_ingest_publishes_what_closes_and_judges_no_alert() {
     broker.create_topic(TOPIC, PARTITIONS, &[]);
     send(&broker, TOPIC, &lines, PARTITIONS);
     let bench = Bench::new();
-    let relay = format!("relay: {{brokers: \"{}\"}}\n", broker.address());
+    let relay = relay_settings(&broker);
     let mut daemon = Daemon::start(&bench, &ingest_settings(&broker, &relay));
     wait_for(&mut daemon, &bench, lines.len());
     // The audience's own minutes close as soon as what comes later is read.

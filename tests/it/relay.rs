@@ -53,7 +53,13 @@ fn settings(broker: &Service, bench: &Bench) -> String {
     for (view, ..) in VIEWS {
         broker.create_topic(&format!("playhead.silver.{view}"), PARTITIONS, &[]);
     }
-    let settings = bench.write("relay.yaml", format!("relay: {{brokers: \"{}\"}}\n", broker.address()));
+    let settings = bench.write(
+        "relay.yaml",
+        format!(
+            "relay: {{brokers: \"{}\"}}\narroyo: {{parallelism: {PARTITIONS}}}\n",
+            broker.address()
+        ),
+    );
     settings.display().to_string()
 }
 
@@ -66,8 +72,11 @@ pub fn published(broker: &Service, topic: &str) -> Vec<(i32, String, i64, Value)
         .create()
         .expect("a consumer needs no broker to be made");
     let mut all = TopicPartitionList::new();
-    for partition in 0..i32::try_from(PARTITIONS).expect("a few") {
-        let added = all.add_partition_offset(topic, partition, Offset::Beginning);
+    let metadata = consumer
+        .fetch_metadata(Some(topic), Duration::from_secs(30))
+        .expect("the broker answers");
+    for partition in metadata.topics()[0].partitions() {
+        let added = all.add_partition_offset(topic, partition.id(), Offset::Beginning);
         added.expect("the beginning is an offset");
     }
     consumer.assign(&all).expect("partitions that are there");
@@ -126,6 +135,24 @@ pub fn check(bench: &Bench, broker: &Service) {
 fn rows_told(line: &str) -> Option<usize> {
     let (_, rest) = line.split_once("published ")?;
     rest.split_whitespace().next()?.parse().ok()
+}
+
+#[test]
+fn topics_with_more_partitions_than_arroyo_has_subtasks_are_refused() {
+    let Some(broker) = services::start("kafka") else { return };
+    let (bench, _) = bench(&broker, 20);
+    let narrow = bench.write(
+        "narrow.yaml",
+        format!("relay: {{brokers: \"{}\"}}\narroyo: {{parallelism: 2}}\n", broker.address()),
+    );
+    let output = bench.run(&["relay", "--once", "--settings", narrow.to_str().expect("a plain path")]);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{told}");
+    assert!(
+        told.contains("has 3 partitions and arroyo.parallelism is 2") && told.contains("set arroyo.parallelism to 3"),
+        "{told}"
+    );
+    assert!(published(&broker, "playhead.silver.player_events").is_empty());
 }
 
 #[test]

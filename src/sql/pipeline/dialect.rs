@@ -12,9 +12,9 @@ use std::ops::ControlFlow;
 
 use datafusion::functions_aggregate::all_default_aggregate_functions;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, DataType, Expr, Function, FunctionArguments, GroupByExpr, JoinConstraint, JoinOperator, ObjectName, Query, Select,
-    SelectItem, SetExpr, SetOperator, SetQuantifier, TableFactor, TableWithJoins, TimezoneInfo, Value, WindowType, visit_expressions,
-    visit_relations,
+    BinaryOperator, DataType, DuplicateTreatment, Expr, Function, FunctionArguments, GroupByExpr, JoinConstraint, JoinOperator, ObjectName,
+    Query, Select, SelectItem, SetExpr, SetOperator, SetQuantifier, TableFactor, TableWithJoins, TimezoneInfo, Value, WindowType,
+    visit_expressions, visit_relations,
 };
 
 use super::{Refusal, refusal};
@@ -36,6 +36,9 @@ const NO_WINDOW: &str = "an aggregate without a window: Arroyo would retract and
 const TWO_WINDOWS: &str = "a second window: Arroyo knows one in a GROUP BY, and none over the rows of another window";
 const JOINS: &str = "Arroyo joins what the same window closed: JOIN two subqueries that each GROUP BY their window, ON one.window = other.window \
      AND ...; other rows it would hold for a day and give the later time";
+
+const COUNT_FILTER: &str = "write count(CASE WHEN the condition THEN 1 END): Arroyo's count(...) FILTER also counts rows whose condition is NULL, \
+     as that of `startup_ms <= 500` is where startup_ms is";
 
 /// Names of the columns that hold a window.
 type Windows = BTreeSet<String>;
@@ -123,6 +126,9 @@ fn function_complaint(function: &Function) -> Option<String> {
     if function.over.is_some() {
         return over_complaint(function, &name);
     }
+    if name == "count" && function.filter.is_some() && !is_distinct(function) {
+        return Some(COUNT_FILTER.to_string());
+    }
     let is_percentile = name.starts_with("approx_percentile_cont") || name == "percentile_cont";
     if is_percentile && function.within_group.is_empty() {
         return Some(format!(
@@ -130,6 +136,10 @@ fn function_complaint(function: &Function) -> Option<String> {
         ));
     }
     None
+}
+
+fn is_distinct(function: &Function) -> bool {
+    matches!(&function.args, FunctionArguments::List(list) if list.duplicate_treatment == Some(DuplicateTreatment::Distinct))
 }
 
 fn over_complaint(function: &Function, name: &str) -> Option<String> {

@@ -69,6 +69,8 @@ struct Running {
     tags: HashMap<String, String>,
     parallelism: u64,
     stop: String,
+    /// Its worker crashes on its way out: the last checkpoint never comes.
+    crashes: bool,
 }
 
 impl Running {
@@ -82,7 +84,11 @@ impl Running {
     }
 
     fn state(&self) -> &'static str {
-        if self.stop == "none" { "Running" } else { "Stopped" }
+        match self.stop.as_str() {
+            "none" => "Running",
+            "checkpoint" if self.crashes => "CheckpointStopping",
+            _ => "Stopped",
+        }
     }
 }
 
@@ -162,6 +168,12 @@ impl Contract {
         self.shared.lock().expect("no test panicked").fails_on = text.map(str::to_owned);
     }
 
+    /// Pipelines that are there now never come to a last checkpoint.
+    pub fn crash_on_stop(&self) {
+        let mut inner = self.shared.lock().expect("no test panicked");
+        inner.pipelines.iter_mut().for_each(|one| one.crashes = true);
+    }
+
     pub fn refuse(&self, text: Option<&str>) {
         self.shared.lock().expect("no test panicked").refuses = text.map(str::to_owned);
     }
@@ -221,6 +233,7 @@ async fn create(State(shared): State<Shared>, Json(body): Json<PipelinePost>) ->
         tags: body.tags.unwrap_or_default(),
         parallelism: body.parallelism,
         stop: "none".to_string(),
+        crashes: false,
     };
     inner.pipelines.push(made.clone());
     Ok(Json(made.shown()))
