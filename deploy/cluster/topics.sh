@@ -4,7 +4,8 @@
 #
 # PARTITIONS is how many ingest daemons there can be. SILVER_PARTITIONS is one number for the six topics of silver (a session
 # has the same one in all of them) and not more than arroyo.parallelism (a subtask that reads two takes rows for late). Rows
-# are kept for a week: that is how far back a changed pipeline is computed anew. Results are stamped by the broker: Arroyo
+# are kept for a week: that is how far back a changed pipeline is computed anew; segments of an hour, so that all partitions
+# begin at about the same time. Results are stamped by the broker: Arroyo
 # stamps them with their window, and those of a window a week ago would be deleted before they are collected.
 set -euo pipefail
 
@@ -13,7 +14,8 @@ gold="audience_1m cdn_1m cdn_objects_1m concurrency_1m ended_1m errors_1m latenc
 
 create() {
   /opt/kafka/bin/kafka-topics.sh --bootstrap-server "$BROKERS" --create --if-not-exists --topic "$1" \
-    --partitions "$2" --replication-factor "$REPLICAS" --config retention.ms=604800000 --config "message.timestamp.type=$3"
+    --partitions "$2" --replication-factor "$REPLICAS" --config retention.ms=604800000 \
+    --config segment.ms=3600000 --config "message.timestamp.type=$3"
 }
 
 create player-events "$PARTITIONS" CreateTime
