@@ -188,6 +188,8 @@ mod tests {
         }
         assert!(program.text.contains("topic = 'playhead.silver.cdn_requests'"), "{}", program.text);
         assert!(program.text.contains("topic = 'playhead.gold.cdn_1m'"), "{}", program.text);
+        // Each of the two from the beginning: another text computes everything anew.
+        assert_eq!(program.text.matches("'source.offset' = 'earliest'").count(), 2, "{}", program.text);
     }
 
     #[test]

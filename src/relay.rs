@@ -38,6 +38,8 @@ const QUEUED_KIB_MAX: &str = "65536";
 const LINGER_MS: &str = "20";
 /// As in the lake: a third of the time of level 3 for a few more bytes.
 const ZSTD_LEVEL: &str = "1";
+/// What a broker is asked about a topic for, in an error's words.
+const LOOK: &str = "look at a topic";
 /// Between two questions to a broker that is taking a group over.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// The queue is full: a pause until it has been sent somewhat.
@@ -149,19 +151,23 @@ impl Relay {
     /// # Errors
     /// A view's topic has more partitions than there are subtasks, or the broker does not tell.
     pub fn check_partitions(&self, view: &str) -> Result<(), RelayError> {
-        let topic = self.topic(view);
-        let metadata = self.positions.fetch_metadata(Some(&topic), PATIENCE);
-        let metadata = metadata.map_err(kafka("look at a topic"))?;
-        let partitions: usize = metadata.topics().iter().map(|topic| topic.partitions().len()).sum();
-        let partitions = partitions as u64;
+        let partitions = self.partitions(view)?.len() as u64;
         match partitions > self.subtasks {
             true => Err(RelayError::TooManyPartitions {
-                topic,
+                topic: self.topic(view),
                 partitions,
                 subtasks: self.subtasks,
             }),
             false => Ok(()),
         }
+    }
+
+    /// Of a view's topic; none where it is not there.
+    fn partitions(&self, view: &str) -> Result<Vec<i32>, RelayError> {
+        let metadata = self.positions.fetch_metadata(Some(&self.topic(view)), PATIENCE);
+        let metadata = metadata.map_err(kafka(LOOK))?;
+        let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+        Ok(partitions.map(|partition| partition.id()).collect())
     }
 
     fn topic(&self, view: &str) -> String {
@@ -207,14 +213,10 @@ impl Relay {
 
     /// Was anything ever written to a view's topic? The first transaction moves the position and writes nothing.
     fn has_held_rows(&self, view: &str) -> Result<bool, RelayError> {
-        let act = "look at a topic";
         let topic = self.topic(view);
-        let metadata = self.positions.fetch_metadata(Some(&topic), PATIENCE).map_err(kafka(act))?;
-        for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()) {
-            let (_, end) = self
-                .positions
-                .fetch_watermarks(&topic, partition.id(), PATIENCE)
-                .map_err(kafka(act))?;
+        for partition in self.partitions(view)? {
+            let marks = self.positions.fetch_watermarks(&topic, partition, PATIENCE);
+            let (_, end) = marks.map_err(kafka(LOOK))?;
             if end > 0 {
                 return Ok(true);
             }

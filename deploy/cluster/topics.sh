@@ -5,8 +5,8 @@
 # PARTITIONS is how many ingest daemons there can be. SILVER_PARTITIONS is one number for the six topics of silver (a session
 # has the same one in all of them) and not more than arroyo.parallelism (a subtask that reads two takes rows for late). Rows
 # are kept for a week: that is how far back a changed pipeline is computed anew; segments of an hour, so that all partitions
-# begin at about the same time. Results are stamped by the broker: Arroyo
-# stamps them with their window, and those of a window a week ago would be deleted before they are collected.
+# begin at about the same time. Results are stamped by the broker: Arroyo stamps them with their window, and those of a
+# window a week ago would be deleted before they are collected.
 set -euo pipefail
 
 silver="player_events playback_intervals playback_sessions ended_sessions failed_sessions cdn_requests"

@@ -14,7 +14,7 @@ use crate::audience::{received, wait_for};
 use crate::daemon::Daemon;
 use crate::kafka::{PARTITIONS, TOPIC, send, source};
 use crate::metrics::{door, sample, scrape};
-use crate::relay::VIEWS;
+use crate::relay::{create_topics, relay_settings};
 use crate::services::{self, Service};
 use crate::support::{Bench, simulate};
 
@@ -152,20 +152,11 @@ fn two_ingest_daemons_and_one_collector_give_the_gold_of_one_daemon() {
     assert!(collector.stop().success());
 }
 
-fn relay_settings(broker: &Service) -> String {
-    format!(
-        "relay: {{brokers: \"{}\"}}\narroyo: {{parallelism: {PARTITIONS}}}\n",
-        broker.address()
-    )
-}
-
 /// Publishes what both lakes hold, one after the other, into the same topics.
 fn relay_all(broker: &Service, benches: &[Bench]) {
-    for (view, ..) in VIEWS {
-        broker.create_topic(&format!("playhead.silver.{view}"), PARTITIONS, &[]);
-    }
+    create_topics(broker, "playhead", PARTITIONS);
     for bench in benches {
-        let settings = bench.write("relay.yaml", relay_settings(broker));
+        let settings = bench.write("relay.yaml", relay_settings(broker, PARTITIONS));
         // Twice: the second time there is nothing to publish, and rows of another lake in the topics are no reason to stop.
         for _ in 0..2 {
             let output = bench.run(&["relay", "--once", "--settings", settings.to_str().expect("a plain path")]);
@@ -178,13 +169,11 @@ fn relay_all(broker: &Service, benches: &[Bench]) {
 fn a_daemon_in_the_role_ingest_publishes_what_closes_and_judges_no_alert() {
     let Some(broker) = services::start("kafka") else { return };
     let (lines, _) = lines();
-    for (view, ..) in VIEWS {
-        broker.create_topic(&format!("playhead.silver.{view}"), PARTITIONS, &[]);
-    }
+    create_topics(&broker, "playhead", PARTITIONS);
     broker.create_topic(TOPIC, PARTITIONS, &[]);
     send(&broker, TOPIC, &lines, PARTITIONS);
     let bench = Bench::new();
-    let relay = relay_settings(&broker);
+    let relay = relay_settings(&broker, PARTITIONS);
     let mut daemon = Daemon::start(&bench, &ingest_settings(&broker, &relay));
     wait_for(&mut daemon, &bench, lines.len());
     // The audience's own minutes close as soon as what comes later is read.

@@ -48,18 +48,25 @@ fn bench(broker: &Service, sessions: usize) -> (Bench, String) {
     (bench, settings)
 }
 
+/// Topics of silver under a name.
+pub fn create_topics(broker: &Service, topics: &str, partitions: u32) {
+    for (view, ..) in VIEWS {
+        broker.create_topic(&format!("{topics}.silver.{view}"), partitions, &[]);
+    }
+}
+
+/// Settings that publish for a cluster of so many subtasks.
+pub fn relay_settings(broker: &Service, subtasks: u32) -> String {
+    format!(
+        "relay: {{brokers: \"{}\"}}\narroyo: {{parallelism: {subtasks}}}\n",
+        broker.address()
+    )
+}
+
 /// Makes the topics too.
 fn settings(broker: &Service, bench: &Bench) -> String {
-    for (view, ..) in VIEWS {
-        broker.create_topic(&format!("playhead.silver.{view}"), PARTITIONS, &[]);
-    }
-    let settings = bench.write(
-        "relay.yaml",
-        format!(
-            "relay: {{brokers: \"{}\"}}\narroyo: {{parallelism: {PARTITIONS}}}\n",
-            broker.address()
-        ),
-    );
+    create_topics(broker, "playhead", PARTITIONS);
+    let settings = bench.write("relay.yaml", relay_settings(broker, PARTITIONS));
     settings.display().to_string()
 }
 
@@ -141,10 +148,7 @@ fn rows_told(line: &str) -> Option<usize> {
 fn topics_with_more_partitions_than_arroyo_has_subtasks_are_refused() {
     let Some(broker) = services::start("kafka") else { return };
     let (bench, _) = bench(&broker, 20);
-    let narrow = bench.write(
-        "narrow.yaml",
-        format!("relay: {{brokers: \"{}\"}}\narroyo: {{parallelism: 2}}\n", broker.address()),
-    );
+    let narrow = bench.write("narrow.yaml", relay_settings(&broker, 2));
     let output = bench.run(&["relay", "--once", "--settings", narrow.to_str().expect("a plain path")]);
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success(), "{told}");

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use super::COMPUTED;
 use crate::cluster::gold;
 use crate::daemon::Daemon;
-use crate::relay::VIEWS;
+use crate::relay::create_topics;
 use crate::services::{self, Service};
 use crate::support::{Bench, simulate};
 
@@ -156,10 +156,8 @@ fn with_buffers(reports: &str) -> String {
 
 /// One deployment from relay to comparison.
 fn run(broker: &Service, bench: &Bench, arroyo: &mut Arroyo, topics: &str, parallelism: u32) -> Bench {
-    for (view, ..) in VIEWS {
-        // No subtask may read two partitions (docs/scaling.md).
-        broker.create_topic(&format!("{topics}.silver.{view}"), parallelism, &[]);
-    }
+    // No subtask may read two partitions (docs/scaling.md).
+    create_topics(broker, topics, parallelism);
     for table in COMPUTED {
         broker.create_topic(&format!("{topics}.gold.{table}"), GOLD_PARTITIONS, &[STAMPED_BY_BROKER]);
     }
