@@ -8,8 +8,8 @@
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use playhead::enrich::Enricher;
 use playhead::enrich::network::NetworkDatabases;
+use playhead::enrich::{Enricher, EnrichmentFiles};
 use playhead::event::PlayerEvent;
 use playhead::event::decode::{DecodeContext, Decoded, Decoder, Format};
 use playhead::session::{KeyedEvent, SessionSettings, Sessions};
@@ -123,12 +123,15 @@ fn enricher() -> Enricher {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/fixtures/maxmind/test-data");
         Some(folder.join(name)).filter(|path| path.exists())
     };
-    let databases = NetworkDatabases {
-        city: database("GeoIP2-City-Test.mmdb"),
-        asn: database("GeoLite2-ASN-Test.mmdb"),
-        isp: database("GeoIP2-ISP-Test.mmdb"),
+    let files = EnrichmentFiles {
+        network: NetworkDatabases {
+            city: database("GeoIP2-City-Test.mmdb"),
+            asn: database("GeoLite2-ASN-Test.mmdb"),
+            isp: database("GeoIP2-ISP-Test.mmdb"),
+        },
+        user_agents: None,
     };
-    Enricher::load(&databases).0
+    Enricher::load(&files).0
 }
 
 const CLOUDFRONT_FIELDS: &str = "date time x-edge-location sc-bytes c-ip cs-method cs(Host) cs-uri-stem sc-status cs(Referer) cs(User-Agent) \

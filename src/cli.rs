@@ -546,7 +546,7 @@ async fn complaints(settings: &SettingsArgs) -> Vec<String> {
 async fn checked(settings: &SettingsArgs) -> Result<(), Complaints> {
     let config = load(settings, "")?;
     daemon::check(&config).await?;
-    let mut found = daemon::database_complaints(&config);
+    let mut found = daemon::enrichment_complaints(&config);
     found.extend(daemon::dashboard_complaints(&config).await?);
     if found.is_empty() { Ok(()) } else { Err(Complaints(found)) }
 }

@@ -90,6 +90,7 @@ pub struct Config {
     pub ingest: Ingest,
     pub privacy: Privacy,
     pub network: Network,
+    pub devices: Devices,
     pub cdn: Cdn,
     pub windows: Windows,
     pub pipelines: Folder,
@@ -188,6 +189,13 @@ pub struct Network {
     pub city: Option<PathBuf>,
     pub asn: Option<PathBuf>,
     pub isp: Option<PathBuf>,
+}
+
+/// What tells devices, browsers and crawlers.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Devices {
+    /// uap-core's rules; `None`: what is compiled in.
+    pub user_agents: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -384,6 +392,9 @@ fn resolve(written: ConfigFile, checks: &mut Checks, is_folder: &dyn Fn(&Path) -
             city: written.network.city,
             asn: written.network.asn,
             isp: written.network.isp,
+        },
+        devices: Devices {
+            user_agents: written.devices.user_agents,
         },
         cdn: cdn::cdn(written.cdn, checks),
         windows: Windows {

@@ -57,7 +57,7 @@ pub use check::{Checked, Complaints, check, gold_specs, gold_views, pipelines, q
 pub use cluster::{Portable, portable};
 pub use dashboards::{Dashboards, dashboard_complaints, dashboards};
 pub use follow::follow;
-pub use identity::database_complaints;
+pub use identity::enrichment_complaints;
 pub use once::{Progress, Summary, ingest_once};
 pub use relay::relay;
 pub use roles::run;

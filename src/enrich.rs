@@ -15,16 +15,35 @@ mod pattern;
 pub mod pop;
 pub mod quirks;
 pub mod remembered;
+mod watched;
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use crate::event::{CdnRequest, Device, Network, PlayerEvent};
 use crate::privacy::address;
-use device::{DeviceLookup, UserAgent};
+use device::{DeviceLookup, RulesComplaint, UserAgent};
 use names::{CdnNames, ContentRules};
 use network::{NetworkComplaint, NetworkDatabases, NetworkLookup};
 use quirks::Quirks;
 use remembered::Asked;
+
+/// Files that operators keep up to date.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EnrichmentFiles {
+    pub network: NetworkDatabases,
+    /// uap-core's rules (`regexes.yaml`); `None`: what is compiled in.
+    pub user_agents: Option<PathBuf>,
+}
+
+/// A file that cannot be used. It stops nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrichmentComplaint {
+    #[error(transparent)]
+    Network(#[from] NetworkComplaint),
+    #[error(transparent)]
+    UserAgents(#[from] RulesComplaint),
+}
 
 /// The databases and the memory of one daemon; shared by all threads that decode.
 #[derive(Debug, Default)]
@@ -40,14 +59,16 @@ pub struct Enricher {
 }
 
 impl Enricher {
-    /// Reads the databases. What cannot be read is complained about and left out.
-    pub fn load(databases: &NetworkDatabases) -> (Enricher, Vec<NetworkComplaint>) {
-        let (network, complaints) = NetworkLookup::load(databases);
+    /// Reads the files. What cannot be read is complained about and left out.
+    pub fn load(files: &EnrichmentFiles) -> (Enricher, Vec<EnrichmentComplaint>) {
+        let (network, of_network) = NetworkLookup::load(&files.network);
+        let (devices, of_rules) = DeviceLookup::load(files.user_agents.clone());
         let enricher = Enricher {
             network,
+            devices,
             ..Enricher::default()
         };
-        (enricher, complaints)
+        (enricher, complaints(of_network, of_rules))
     }
 
     /// Believes the hop that stands `trusted_proxies` from the end of a request's `X-Forwarded-For`.
@@ -69,9 +90,9 @@ impl Enricher {
         (self.network.asked(), self.devices.asked())
     }
 
-    /// Reads the databases that have changed on disk since; see `NetworkLookup::reload_changed`.
-    pub fn reload_changed(&self) -> Vec<NetworkComplaint> {
-        self.network.reload_changed()
+    /// Reads the files that have changed on disk since; see `NetworkLookup::reload_changed`.
+    pub fn reload_changed(&self) -> Vec<EnrichmentComplaint> {
+        complaints(self.network.reload_changed(), self.devices.reload_changed())
     }
 
     pub fn enrich_event(&self, event: &mut PlayerEvent) {
@@ -164,6 +185,11 @@ impl Enricher {
     }
 }
 
+fn complaints(network: Vec<NetworkComplaint>, rules: Option<RulesComplaint>) -> Vec<EnrichmentComplaint> {
+    let network = network.into_iter().map(EnrichmentComplaint::from);
+    network.chain(rules.map(EnrichmentComplaint::from)).collect()
+}
+
 fn is_complete(network: &Network) -> bool {
     network.country.is_some() && network.region.is_some() && network.city.is_some() && network.asn.is_some() && network.isp.is_some()
 }
@@ -186,7 +212,11 @@ mod tests {
     use super::*;
 
     fn enricher(folder: &tempfile::TempDir) -> Enricher {
-        let (enricher, complaints) = Enricher::load(&network::testing::databases(folder.path()));
+        let files = EnrichmentFiles {
+            network: network::testing::databases(folder.path()),
+            user_agents: None,
+        };
+        let (enricher, complaints) = Enricher::load(&files);
         assert!(complaints.is_empty(), "{complaints:?}");
         enricher
     }

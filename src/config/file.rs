@@ -46,6 +46,7 @@ pub struct ConfigFile {
     pub ingest: IngestFile,
     pub privacy: PrivacyFile,
     pub network: NetworkFile,
+    pub devices: DevicesFile,
     pub cdn: CdnFile,
     pub windows: WindowsFile,
     pub pipelines: PipelinesFile,
@@ -240,6 +241,13 @@ pub struct NetworkFile {
     pub city: Option<PathBuf>,
     pub asn: Option<PathBuf>,
     pub isp: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(default, deny_unknown_fields)]
+pub struct DevicesFile {
+    pub user_agents: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, PartialEq, Deserialize)]

@@ -1,4 +1,4 @@
-//! What the rules of identity need: network databases and the key of the pseudonyms.
+//! What the rules of identity need: network databases, rules of user agents and the key of the pseudonyms.
 //!
 //! Part of starting up. A database that cannot be read stops nothing; a key that cannot be read does,
 //! for new pseudonyms would no longer match the old ones.
@@ -9,31 +9,35 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 
 use crate::config::{Config, Identity, PrivacyKey};
-use crate::enrich::Enricher;
-use crate::enrich::network::{NetworkComplaint, NetworkDatabases};
+use crate::enrich::network::NetworkDatabases;
+use crate::enrich::{Enricher, EnrichmentComplaint, EnrichmentFiles};
 use crate::privacy::{IdentityPolicy, Privacy};
 
-fn database_paths(config: &Config) -> NetworkDatabases {
-    NetworkDatabases {
-        city: config.network.city.clone(),
-        asn: config.network.asn.clone(),
-        isp: config.network.isp.clone(),
+fn enrichment_files(config: &Config) -> EnrichmentFiles {
+    EnrichmentFiles {
+        network: NetworkDatabases {
+            city: config.network.city.clone(),
+            asn: config.network.asn.clone(),
+            isp: config.network.isp.clone(),
+        },
+        user_agents: config.devices.user_agents.clone(),
     }
 }
 
-/// What is wrong with the network databases. They stop nothing: look-ups go without.
-pub fn database_complaints(config: &Config) -> Vec<String> {
-    Enricher::load(&database_paths(config)).1.iter().map(ToString::to_string).collect()
+/// What is wrong with the files that enrich. They stop nothing: look-ups go without.
+pub fn enrichment_complaints(config: &Config) -> Vec<String> {
+    let (_, complaints) = Enricher::load(&enrichment_files(config));
+    complaints.iter().map(ToString::to_string).collect()
 }
 
 pub(super) fn rules_of_identity(config: &Config) -> anyhow::Result<(Arc<Enricher>, Arc<Privacy>)> {
-    let paths = database_paths(config);
-    if paths.city.is_none() && paths.asn.is_none() && paths.isp.is_none() {
+    let files = enrichment_files(config);
+    if files.network == NetworkDatabases::default() {
         tracing::warn!(
             "no network database is set: country and ISP stay empty unless the sender gives them; set network.city and network.asn (MaxMind files)"
         );
     }
-    let (enricher, complaints) = Enricher::load(&paths);
+    let (enricher, complaints) = Enricher::load(&files);
     log_complaints(&complaints);
     let enricher = enricher
         .with_trusted_proxies(config.cdn.trusted_proxies)
@@ -50,7 +54,7 @@ pub(super) fn rules_of_identity(config: &Config) -> anyhow::Result<(Arc<Enricher
     Ok((Arc::new(enricher), Arc::new(privacy)))
 }
 
-pub(super) fn log_complaints(complaints: &[NetworkComplaint]) {
+pub(super) fn log_complaints(complaints: &[EnrichmentComplaint]) {
     for complaint in complaints {
         tracing::warn!("{complaint}");
     }

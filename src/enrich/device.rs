@@ -2,8 +2,9 @@
 //!
 //! `enrich` asks here, for player events and CDN requests alike. The data set is woothee's, compiled
 //! in, and rows of our own for what it does not know: televisions, boxes, consoles, watches, apps and
-//! libraries (`systems`, `models`, `programs`). Names are those of uap-core, which the reference
-//! dashboards use (`Mac OS X`, `IE`).
+//! libraries (`systems`, `models`, `programs`). Browsers and crawlers are named by a file of uap-core's
+//! rules where there is one (`rules`). Names are those of uap-core, which the reference dashboards use
+//! (`Mac OS X`, `IE`).
 //!
 //! Takes the user agent as logged or decoded: up to two layers of percent-encoding are taken off, and
 //! `+` for a space, for `%20` in it hides the system.
@@ -13,9 +14,12 @@
 
 mod models;
 mod programs;
+mod rules;
 mod systems;
 
 use std::borrow::Cow;
+use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use percent_encoding::percent_decode_str;
@@ -23,7 +27,10 @@ use woothee::parser::Parser;
 use woothee::woothee::VALUE_UNKNOWN;
 
 use super::remembered::{Asked, Remembered};
+use super::watched::{LookedAt, Watched};
 use crate::event::Device;
+use rules::Rules;
+pub use rules::UnusableRules;
 
 /// User agents remembered in a generation. A site sees a few hundred at a time, so this is rarely
 /// full. With the longest user agents both generations hold 9 MiB, with usual ones 3.
@@ -45,29 +52,100 @@ pub struct UserAgent {
     pub player_version: Option<String>,
 }
 
-/// The parser, and what it found for the user agents of late.
+/// A file of rules that cannot be used: where, what happens now and what to do.
+#[derive(Debug)]
+pub struct RulesComplaint {
+    pub path: PathBuf,
+    pub cause: UnusableRules,
+    /// An older file was read before and stays in use.
+    pub keeps_old: bool,
+}
+
+impl fmt::Display for RulesComplaint {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "cannot use devices.user_agents {}: {}; ", self.path.display(), self.cause)?;
+        match self.keeps_old {
+            true => write!(out, "the file read before stays in use; ")?,
+            false => write!(out, "browsers are named by what is compiled in; ")?,
+        }
+        write!(out, "put uap-core's regexes.yaml there, it is picked up while running")
+    }
+}
+
+impl std::error::Error for RulesComplaint {}
+
+/// The parser, and what it found for the user agents of late; shared by all threads that decode.
 #[derive(Debug)]
 pub struct DeviceLookup {
+    rules: Option<Watched<Rules>>,
     remembered: Remembered<String, Arc<UserAgent>>,
 }
 
 impl Default for DeviceLookup {
     fn default() -> DeviceLookup {
         DeviceLookup {
+            rules: None,
             remembered: Remembered::new(REMEMBERED_MAX),
         }
     }
 }
 
 impl DeviceLookup {
+    /// Reads a file of uap-core's rules. One that cannot be used is complained about, and looked for again by
+    /// `reload_changed`.
+    pub fn load(user_agents: Option<PathBuf>) -> (DeviceLookup, Option<RulesComplaint>) {
+        let lookup = DeviceLookup {
+            rules: user_agents.map(Watched::new),
+            ..DeviceLookup::default()
+        };
+        let complaint = lookup.reload_changed();
+        (lookup, complaint)
+    }
+
+    /// Reads the file if its modification time or length has changed. One that is missing or unusable is
+    /// complained about once, and the one read before stays in use.
+    pub fn reload_changed(&self) -> Option<RulesComplaint> {
+        let file = self.rules.as_ref()?;
+        match file.reload_if_changed(Rules::read) {
+            LookedAt::Unchanged => None,
+            LookedAt::Replaced => {
+                self.remembered.forget_all();
+                None
+            }
+            LookedAt::Refused { cause, keeps_old } => Some(RulesComplaint {
+                path: file.path().to_owned(),
+                cause,
+                keeps_old,
+            }),
+        }
+    }
+
     pub fn lookup(&self, user_agent: &str) -> Arc<UserAgent> {
         let text = cut(user_agent);
-        self.remembered.answer(text, || Arc::new(parse(&decoded(text))))
+        self.remembered.answer(text, || Arc::new(self.parse(&decoded(text))))
     }
 
     /// How often the memory of user agents knew the answer.
     pub fn asked(&self) -> Asked {
         self.remembered.asked()
+    }
+
+    fn parse(&self, text: &str) -> UserAgent {
+        let told = Parser::new().parse(text).unwrap_or_default();
+        let name = self.rules.as_ref().and_then(|file| file.content().as_ref()?.name(text));
+        if told.category == "crawler" || programs::is_bot(text) {
+            return bot(programs::crawler(text, name.as_deref().unwrap_or(told.name)));
+        }
+        let (player_name, player_version) = programs::player(text).unzip();
+        UserAgent {
+            device: Device {
+                browser: name.or_else(|| programs::browser(text, told.name)),
+                ..device(text, told.os, told.category)
+            },
+            is_bot: false,
+            player_name,
+            player_version: player_version.filter(|version| !version.is_empty()),
+        }
     }
 }
 
@@ -91,39 +169,30 @@ fn decoded(text: &str) -> Cow<'_, str> {
     }
 }
 
-fn parse(text: &str) -> UserAgent {
-    let told = Parser::new().parse(text).unwrap_or_default();
-    if told.category == "crawler" || programs::is_bot(text) {
-        return bot(text, told.name);
-    }
+/// Without the browser. `os`, `category`: woothee's words.
+fn device(text: &str, os: &str, category: &str) -> Device {
     let is_console = models::console(text).is_some();
-    let os = systems::system(text).or_else(|| os(told.os));
+    let os = systems::system(text).or_else(|| system(os));
     // A console's own system has no name of its own; the Xbox runs Windows.
     let os = os.filter(|os| !is_console || *os == "Windows");
     let device_type = match is_console {
         true => Some("console"),
-        false => models::device_type(text, os, told.category),
+        false => models::device_type(text, os, category),
     };
-    let (player_name, player_version) = programs::player(text).unzip();
-    UserAgent {
-        device: Device {
-            device_type: device_type.map(str::to_owned),
-            device_model: models::model(text, os),
-            os: os.map(str::to_owned),
-            browser: programs::browser(text, told.name),
-        },
-        is_bot: false,
-        player_name,
-        player_version: player_version.filter(|version| !version.is_empty()),
+    Device {
+        device_type: device_type.map(str::to_owned),
+        device_model: models::model(text, os),
+        os: os.map(str::to_owned),
+        browser: None,
     }
 }
 
 /// A crawler is on no device: the system that it names is the one that it plays.
-fn bot(text: &str, told: &str) -> UserAgent {
+fn bot(name: Option<String>) -> UserAgent {
     UserAgent {
         device: Device {
             device_type: Some("bot".to_owned()),
-            browser: programs::crawler(text, told),
+            browser: name,
             ..Device::default()
         },
         is_bot: true,
@@ -132,7 +201,7 @@ fn bot(text: &str, told: &str) -> UserAgent {
 }
 
 /// Systems that woothee tells and our rows do not, in uap-core's words.
-fn os(name: &str) -> Option<&str> {
+fn system(name: &str) -> Option<&str> {
     match name {
         "" | VALUE_UNKNOWN => None,
         // Carriers and kinds of device, which stand in for a system there.

@@ -4,9 +4,7 @@
 //! ASN and ISP editions (GeoLite2 and GeoIP2), and the flat form that DB-IP's data comes in
 //! (`country_code`, `state1`, `city` as plain texts).
 //!
-//! Files are read into memory, not mapped: a mapped file that is replaced in place kills the process.
-//! This is the one file access of the rules layer; it happens in `load` and `reload_changed`, never
-//! in a look-up.
+//! Files are read in `load` and `reload_changed`, never in a look-up.
 //!
 //! Invariant: a file is used only after every record of it was decoded; a bad new file leaves the
 //! old one in use.
@@ -21,10 +19,11 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use database::Database;
 pub use database::UnusableDatabase;
-use database::{Database, LookedAt};
 
 use super::remembered::{Asked, Remembered};
+use super::watched::LookedAt;
 use crate::event::Network;
 
 /// Addresses remembered in a generation: viewers ask every few seconds, so those of an evening come
@@ -140,15 +139,19 @@ impl NetworkLookup {
     /// unusable is complained about once, and the one read before stays in use.
     pub fn reload_changed(&self) -> Vec<NetworkComplaint> {
         let databases = [&self.city, &self.asn, &self.isp].into_iter().flatten();
-        let looked_at: Vec<LookedAt> = databases.map(Database::reload_if_changed).collect();
-        if looked_at.iter().any(|found| matches!(found, LookedAt::Replaced)) {
+        let mut complaints = Vec::new();
+        let mut is_replaced = false;
+        for database in databases {
+            match database.reload_if_changed() {
+                LookedAt::Unchanged => {}
+                LookedAt::Replaced => is_replaced = true,
+                LookedAt::Refused { cause, keeps_old } => complaints.push(database.complaint(cause, keeps_old)),
+            }
+        }
+        if is_replaced {
             self.remembered.forget_all();
         }
-        let complaint = |found| match found {
-            LookedAt::Refused(complaint) => Some(complaint),
-            LookedAt::Unchanged | LookedAt::Replaced => None,
-        };
-        looked_at.into_iter().filter_map(complaint).collect()
+        complaints
     }
 
     /// What the databases know of `address`. The ISP is that of the ISP database, else the

@@ -49,13 +49,17 @@ fn from_env(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
+/// When the player event of a number was.
+fn at_ms(number: u64) -> i64 {
+    EPOCH_MS + (number as i64 % 80_000) * 1_000
+}
+
 /// Player events with these numbers as ids, a second apart.
 fn rows(numbers: Range<u64>) -> RecordBatch {
     let spec = fixed_tables()
         .into_iter()
         .find(|spec| spec.name == TABLE)
         .expect("the table is one of ours");
-    let at_ms = |number: u64| EPOCH_MS + (number as i64 % 80_000) * 1_000;
     let column = |field: &Arc<Field>| -> ArrayRef {
         let count = numbers.clone().count();
         match (field.name().as_str(), field.data_type()) {
@@ -274,8 +278,10 @@ async fn load(lake: Arc<Lake>, commits: Range<u64>, landed: Arc<AtomicU64>) -> D
                     .map(|found| Some(found == Some(id.as_str())))
                     .collect())
             };
+            // An edit knows when its rows were, as those of the daemon do.
+            let range = TimeRange::around([at_ms(number)].into_iter()).expect("one instant");
             let victims = Victims {
-                range: TimeRange::ALL,
+                range,
                 ids: None,
                 is_victim: &is_victim,
             };

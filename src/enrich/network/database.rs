@@ -1,7 +1,6 @@
 //! One database file: read when it changes, looked up in memory.
 //!
-//! `network` holds one of these for each kind. Files are read into memory, not mapped: a mapped file
-//! that is replaced in place kills the process.
+//! `network` holds one of these for each kind (`watched` has how a file is replaced).
 //!
 //! Invariant: a file is used only after every record of it was decoded; a bad new file leaves the
 //! old one in use.
@@ -10,14 +9,13 @@ use std::collections::HashSet;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError, RwLock};
-use std::time::SystemTime;
 
 use maxminddb::{MaxMindDbError, Reader};
 use serde::Deserialize;
 
 use super::record::{Carrier, CarrierRecord, PlaceRecord};
 use super::{DatabaseKind, NetworkComplaint};
+use crate::enrich::watched::{LookedAt, Watched};
 use crate::event::Network;
 
 /// Largest file read into memory: the largest edition sold is well under half of this.
@@ -59,71 +57,42 @@ impl From<io::Error> for UnusableDatabase {
     }
 }
 
-/// What became of a file since it was last looked at.
-#[derive(Debug)]
-pub(super) enum LookedAt {
-    Unchanged,
-    Replaced,
-    Refused(NetworkComplaint),
-}
-
 /// One file, and the newest usable content of it.
 #[derive(Debug)]
 pub(super) struct Database {
     kind: DatabaseKind,
-    path: PathBuf,
-    reader: RwLock<Option<Reader<Vec<u8>>>>,
-    seen: Mutex<Seen>,
-}
-
-/// How the file looked when it was last looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Seen {
-    NotYet,
-    Absent,
-    Present { modified_at: Option<SystemTime>, bytes: u64 },
+    file: Watched<Reader<Vec<u8>>>,
 }
 
 impl Database {
     pub(super) fn new(kind: DatabaseKind, path: PathBuf) -> Database {
         Database {
             kind,
-            path,
-            reader: RwLock::new(None),
-            seen: Mutex::new(Seen::NotYet),
+            file: Watched::new(path),
         }
     }
 
-    pub(super) fn reload_if_changed(&self) -> LookedAt {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = look_at(&self.path);
-        let now = *found.as_ref().unwrap_or(&Seen::Absent);
-        if now == *seen {
-            return LookedAt::Unchanged;
-        }
-        *seen = now;
-        match found.and_then(|_| read_database(self.kind, &self.path)) {
-            Ok(reader) => {
-                *self.reader.write().unwrap_or_else(PoisonError::into_inner) = Some(reader);
-                LookedAt::Replaced
-            }
-            Err(cause) => LookedAt::Refused(NetworkComplaint {
-                kind: self.kind,
-                path: self.path.clone(),
-                cause,
-                keeps_old: self.reader.read().unwrap_or_else(PoisonError::into_inner).is_some(),
-            }),
+    pub(super) fn reload_if_changed(&self) -> LookedAt<UnusableDatabase> {
+        self.file.reload_if_changed(|path| read_database(self.kind, path))
+    }
+
+    pub(super) fn complaint(&self, cause: UnusableDatabase, keeps_old: bool) -> NetworkComplaint {
+        NetworkComplaint {
+            kind: self.kind,
+            path: self.file.path().to_owned(),
+            cause,
+            keeps_old,
         }
     }
 
     pub(super) fn place(&self, address: IpAddr) -> Option<Network> {
-        let reader = self.reader.read().unwrap_or_else(PoisonError::into_inner);
+        let reader = self.file.content();
         let record: PlaceRecord<'_> = record(reader.as_ref()?, address)?;
         Some(record.place())
     }
 
     pub(super) fn carrier(&self, address: IpAddr) -> Option<Carrier> {
-        let reader = self.reader.read().unwrap_or_else(PoisonError::into_inner);
+        let reader = self.file.content();
         let record: CarrierRecord<'_> = record(reader.as_ref()?, address)?;
         Some(record.carrier())
     }
@@ -132,14 +101,6 @@ impl Database {
 /// The record of `address`. `None`: there is none, it is damaged, or the file knows IPv4 alone.
 fn record<'a, R: Deserialize<'a>>(reader: &'a Reader<Vec<u8>>, address: IpAddr) -> Option<R> {
     reader.lookup(address).ok()?.decode().ok()?
-}
-
-fn look_at(path: &Path) -> Result<Seen, UnusableDatabase> {
-    let metadata = std::fs::metadata(path)?;
-    Ok(Seen::Present {
-        modified_at: metadata.modified().ok(),
-        bytes: metadata.len(),
-    })
 }
 
 pub(super) fn read_database(kind: DatabaseKind, path: &Path) -> Result<Reader<Vec<u8>>, UnusableDatabase> {
