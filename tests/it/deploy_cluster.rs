@@ -99,6 +99,27 @@ fn every_topic_that_the_parts_name_is_created() {
     assert_eq!(created, planned);
 }
 
+/// A subtask that reads two partitions takes rows for late, so the relay refuses such topics.
+#[test]
+fn every_part_knows_the_same_number_of_subtasks_and_silver_has_no_more_partitions() {
+    let subtasks = |file: &str| yaml(file)["arroyo"]["parallelism"].as_u64().expect("a whole number");
+    assert_eq!(subtasks("ingest.yaml"), subtasks("collect.yaml"));
+    assert_eq!(
+        subtasks("kubernetes/ingest.settings.yaml"),
+        subtasks("kubernetes/collect.settings.yaml")
+    );
+    let compose = yaml("compose.yaml");
+    let services = compose["services"].as_object().expect("services by name");
+    let partitions = services
+        .values()
+        .filter_map(|service| service["environment"]["SILVER_PARTITIONS"].as_str());
+    let partitions: Vec<u64> = partitions.map(|text| text.parse().expect("a whole number")).collect();
+    let [partitions] = partitions[..] else {
+        panic!("one container makes the topics: {partitions:?}")
+    };
+    assert!((1..=subtasks("ingest.yaml")).contains(&partitions), "{partitions}");
+}
+
 #[test]
 fn the_containers_of_the_compose_file_have_their_settings_lakes_and_loopback_ports() {
     let compose = yaml("compose.yaml");

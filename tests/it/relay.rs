@@ -76,6 +76,8 @@ pub fn published(broker: &Service, topic: &str) -> Vec<(i32, String, i64, Value)
         .set("bootstrap.servers", broker.address())
         .set("group.id", "check")
         .set("isolation.level", "read_committed")
+        // Nothing is to be committed, and a poll that meets a commit's answer (each five seconds) gives no record.
+        .set("enable.auto.commit", "false")
         .create()
         .expect("a consumer needs no broker to be made");
     let mut all = TopicPartitionList::new();

@@ -1,6 +1,6 @@
 //! Names of browsers and crawlers by uap-core's rules (`regexes.yaml`), where the settings name a file of them.
 //!
-//! `device` asks here first. The rules are a published set that changes weekly, so they are read like a
+//! `device` asks here first. The rules are a published set that changes often, so they are read like a
 //! database and not compiled in; what they do not know, and everything without them, is told by woothee
 //! and our own rows.
 //!
