@@ -29,6 +29,7 @@ use woothee::woothee::VALUE_UNKNOWN;
 use super::remembered::{Asked, Remembered};
 use super::watched::{LookedAt, Watched};
 use crate::event::Device;
+use crate::privacy::scrub::scrub;
 use rules::Rules;
 pub use rules::UnusableRules;
 
@@ -132,9 +133,11 @@ impl DeviceLookup {
 
     fn parse(&self, text: &str) -> UserAgent {
         let told = Parser::new().parse(text).unwrap_or_default();
-        let name = self.rules.as_ref().and_then(|file| file.content().as_ref()?.name(text));
+        // A name is a piece of the text: one cut out of an address would hold what privacy no longer knows for one.
+        let clean = scrub(text);
+        let name = self.rules.as_ref().and_then(|file| file.content().as_ref()?.name(&clean));
         if told.category == "crawler" || programs::is_bot(text) {
-            return bot(programs::crawler(text, name.as_deref().unwrap_or(told.name)));
+            return bot(programs::crawler(&clean, name.as_deref().unwrap_or(told.name)));
         }
         let (player_name, player_version) = programs::player(text).unzip();
         UserAgent {
@@ -351,6 +354,20 @@ mod tests {
             [Some("mobile"), Some("Android"), Some("Chrome")],
         );
         check("curl/7.55.1", [None, None, None]);
+    }
+
+    #[test]
+    fn no_name_holds_the_end_of_an_address() {
+        check("203.0.113.77bot/1.0", [Some("bot"), None, Some("0bot")]);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("regexes.yaml");
+        std::fs::write(&path, "user_agent_parsers: [{regex: '(\\d+ [A-Z]\\w+)/'}]").unwrap();
+        let (lookup, complaint) = DeviceLookup::load(Some(path));
+        assert!(complaint.is_none(), "{complaint:?}");
+        for user_agent in ["Mozilla/5.0 (203.0.113.77 Spider/1.0)", "203.0.113.77 Player/1.0"] {
+            let browser = lookup.lookup(user_agent).device.browser.clone().unwrap();
+            assert!(browser.starts_with("0 "), "{browser}");
+        }
     }
 
     #[test]
